@@ -1,0 +1,102 @@
+package cache
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const maxOwner = 255
+
+// Pinned is one owner's pin of one key.
+type Pinned struct {
+	Key, Owner string
+	Present    bool // the object is in the cache
+}
+
+// Pin keeps key from being evicted until owner unpins it. The object need not
+// be there yet. Several owners may pin a key; pinning twice is as once. The pin
+// is on disk when Pin returns nil, and outlives restarts but not the loss of
+// the index. An error of the disk leaves it valid for this session. For many
+// keys at once use PinAll. ErrKey, ErrSize: bad key or owner (1 to 255 bytes
+// without NUL).
+func (d *Disk) Pin(key, owner string) error { return d.PinAll([]string{key}, owner) }
+
+// PinAll pins many keys with one write. A bad key or owner pins none.
+func (d *Disk) PinAll(keys []string, owner string) error { return d.setPins(keys, owner, true) }
+
+// Unpin ends owner's pin of key; one that is not there is no error.
+func (d *Disk) Unpin(key, owner string) error { return d.setPins([]string{key}, owner, false) }
+
+// UnpinAll ends all pins of owner.
+func (d *Disk) UnpinAll(owner string) error {
+	var keys []string
+	d.mu.Lock()
+	for id := range d.pins {
+		if id.owner == owner {
+			keys = append(keys, id.key)
+		}
+	}
+	d.mu.Unlock()
+	return d.setPins(keys, owner, false)
+}
+
+func (d *Disk) setPins(keys []string, owner string, on bool) error {
+	if owner == "" || len(owner) > maxOwner || strings.Contains(owner, "\x00") {
+		return fmt.Errorf("cache: pin of owner %q: want 1 to %d bytes: %w", owner, maxOwner, ErrSize)
+	}
+	for _, key := range keys {
+		if err := CheckKey(key); err != nil {
+			return err
+		}
+	}
+	if d.opts.Joint {
+		return fmt.Errorf("cache: pin: running jobs use the directory: try when they have ended: %w", ErrLocked)
+	}
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return fmt.Errorf("cache: pin: %w", ErrClosed)
+	}
+	for _, key := range keys {
+		d.setPin(pinID{key, owner}, on)
+	}
+	d.mu.Unlock()
+	if d.readOnly {
+		return nil
+	}
+	return d.Flush()
+}
+
+// setPin puts or ends one pin. mu is held.
+func (d *Disk) setPin(id pinID, on bool) {
+	if d.pins[id] == on {
+		return
+	}
+	d.pending.pins[id] = on
+	if on {
+		d.pins[id] = true
+		d.pinned[id.key]++
+		return
+	}
+	delete(d.pins, id)
+	if d.pinned[id.key]--; d.pinned[id.key] == 0 {
+		delete(d.pinned, id.key)
+	}
+}
+
+// Pins lists all pins, by key and owner.
+func (d *Disk) Pins() []Pinned {
+	d.mu.Lock()
+	list := make([]Pinned, 0, len(d.pins))
+	for id := range d.pins {
+		_, there := d.objs[id.key]
+		list = append(list, Pinned{id.key, id.owner, there})
+	}
+	d.mu.Unlock()
+	slices.SortFunc(list, func(a, b Pinned) int {
+		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Owner, b.Owner))
+	})
+	return list
+}

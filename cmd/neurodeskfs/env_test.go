@@ -1,0 +1,17 @@
+package main
+
+import (
+	"maps"
+	"testing"
+)
+
+func TestEnvFilesAreRead(t *testing.T) {
+	got, err := parseEnv("export A='/m/it'\\''s $HOME'\nexport EMPTY=''\nexport EQ='a=b'\n")
+	want := map[string]string{"A": "/m/it's $HOME", "EMPTY": "", "EQ": "a=b"}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := parseEnv("export A='x"); err == nil {
+		t.Errorf("an open quote gives %q", got)
+	}
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/neurodesk/neurodeskfs/cmd/config"
+	"github.com/neurodesk/neurodeskfs/fs/session"
+)
+
+// newSupervise is the supervisor of a mount that is there already: one whose
+// supervisor was killed, or has made room for another version of itself.
+func newSupervise() *cobra.Command {
+	var f mountFlags
+	c := &cobra.Command{
+		Use:     "supervise MOUNTPOINT",
+		Short:   "Go on for the supervisor of a mount; upgrade starts it",
+		Hidden:  true,
+		Example: "  neurodeskfs upgrade ~/neurodesk",
+		Args:    usage(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			kept, err := inherited()
+			return f.goOn(c.Context(), args[0], kept, err)
+		},
+	}
+	c.Flags().StringVar(&f.cache, "cache", "", "the mount's cache `DIR`, where its worker is found")
+	c.Flags().IntVar(&f.ready, "ready-fd", 0, "")
+	return c
+}
+
+// orphaned is a mount whose supervisor is gone.
+type orphaned struct{ Status }
+
+func (o orphaned) Error() string {
+	return fmt.Sprintf("the supervisor of %s is gone: neurodeskfs upgrade %s starts another", o.Mountpoint, o.Mountpoint)
+}
+
+// follow starts a supervisor for the worker of a mount that has lost its own. cfg
+// is what is asked for; nil: whatever is there.
+func (f *mountFlags) follow(ctx context.Context, s Status, cfg *config.Config) error {
+	if cfg != nil && (s.Config != cfg.Digest() || s.Cache.Dir != cfg.Cache.Dir) {
+		return failf(exitBusy, "%s is served by worker %d, whose supervisor is gone, and with another configuration: neurodeskfs upgrade %s starts a supervisor for what is there", s.Mountpoint, s.Worker.PID, s.Mountpoint)
+	}
+	if err := checkOwner(s.Mountpoint); err != nil {
+		return err
+	}
+	// The cache is what the worker says, who may have been taken over.
+	if info, err := os.Lstat(s.Cache.Dir); err != nil || !info.IsDir() || owner(info) != os.Geteuid() && owner(info) != userOf(s.Worker.PID) {
+		return failf(exitFailure, "%s is no cache directory of the worker %d (%v): %s", s.Cache.Dir, s.Worker.PID, err, remount(s.Mountpoint))
+	}
+	if f.foreground {
+		f.cache = s.Cache.Dir
+		return f.goOn(ctx, s.Mountpoint, nil, nil)
+	}
+	return startDaemon(s.Cache.Dir, []string{"supervise", "--ready-fd=3", "--cache=" + s.Cache.Dir, "--", s.Mountpoint})
+}
+
+// checkOwner refuses everybody but the user who mounted: what a worker hands over
+// says what its supervisor starts, so root must not take it from others.
+func checkOwner(mountpoint string) error {
+	mounts, err := session.FindMounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if m.Mountpoint == mountpoint && !slices.Contains(m.Options, "user_id="+strconv.Itoa(os.Geteuid())) {
+			return failf(exitFailure, "the supervisor of %s is gone, and only the user who mounted it can start another: neurodeskfs upgrade %s, as that user", mountpoint, mountpoint)
+		}
+	}
+	return nil
+}
+
+// goOn supervises a mount that is there: with kept files, or the worker's.
+func (f *mountFlags) goOn(ctx context.Context, mountpoint string, kept map[string]*os.File, err error) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	tell := f.teller()
+	manager := findNotifier()
+	var s *supervised
+	if err == nil {
+		s, err = f.resumeSupervisor(ctx, mountpoint, kept, log)
+	}
+	if err != nil {
+		return f.refuse(tell, err)
+	}
+	s.manager = manager
+	return s.keepServed(tell, func() error {
+		if len(kept) == 0 {
+			if err := manager.keep(s.Kept()); err != nil {
+				log.Warn("the mount would not outlive supervisor and worker both", "err", err)
+			}
+		}
+		log.Info("another supervisor goes on", "mountpoint", mountpoint, "version", version, "cache", s.cacheDir)
+		return nil
+	})
+}
+
+// resumeSupervisor makes the supervisor of a mount that is there.
+func (f *mountFlags) resumeSupervisor(ctx context.Context, mountpoint string, kept map[string]*os.File, log *slog.Logger) (*supervised, error) {
+	mountpoint, err := filepath.Abs(mountpoint)
+	if err != nil {
+		return nil, err
+	}
+	e, o, err := f.findEstate(ctx, mountpoint, kept)
+	if err != nil {
+		return nil, err
+	}
+	sup, err := o.supervisor(ctx, mountpoint, e, log)
+	if err != nil {
+		e.Close()
+		return nil, err
+	}
+	s := &supervised{Supervisor: sup, mountpoint: mountpoint, cacheDir: o.Config.Cache.Dir, log: log}
+	if at := o.Config.CVMFSAt; at != "" && shownCVMFS(mountpoint, at) {
+		s.cvmfsAt = at
+	}
+	return s, nil
+}
+
+// supervisor makes one for what was ordered.
+func (o order) supervisor(ctx context.Context, mountpoint string, e *session.Estate, log *slog.Logger) (*session.Supervisor, error) {
+	if o.Mountpoint != mountpoint {
+		return nil, fmt.Errorf("what was handed on is the mount at %s, not at %s", o.Mountpoint, mountpoint)
+	}
+	as, err := servantNamed(o.As)
+	if err != nil {
+		return nil, err
+	}
+	sup, err := session.GoOn(o.Watching.options(mountpoint, as, o.Config.Cache.Dir, log), e)
+	if err != nil {
+		return nil, err
+	}
+	return sup, sup.Start(ctx)
+}
+
+// findEstate asks the worker, if it lives, and else takes what was kept.
+func (f *mountFlags) findEstate(ctx context.Context, mountpoint string, kept map[string]*os.File) (*session.Estate, order, error) {
+	if len(kept) == 0 {
+		e, err := attach(ctx, f.cache, statusOf(mountpoint).Worker.PID)
+		if err != nil {
+			return nil, order{}, err
+		}
+		o, err := ownOrder(e.File(keptOrder))
+		if err != nil {
+			e.Close()
+		}
+		return e, o, err
+	}
+	e, err := session.Inherit(kept)
+	if err != nil {
+		return nil, order{}, fmt.Errorf("what was kept of the mount at %s is of no use: %w: %s", mountpoint, err, remount(mountpoint))
+	}
+	o, err := ownOrder(e.File(keptOrder))
+	if err != nil {
+		return nil, o, err
+	}
+	pid := e.LastWorker()
+	if awaitEnd(pid, 0) {
+		return e, o, nil
+	}
+	alive, err := attach(ctx, o.Config.Cache.Dir, pid)
+	if err == nil {
+		e.Close()
+		return alive, o, nil
+	}
+	// It may be stuck; another process may have its number, too.
+	if isWorker(pid, mountpoint) {
+		_ = unix.Kill(pid, unix.SIGKILL) // it has ended, at the worst
+		awaitEnd(pid, attachPatience)
+	}
+	return e, o, nil
+}
+
+// isWorker reports whether a process serves the mount point, by its arguments.
+func isWorker(pid int, mountpoint string) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	return err == nil && bytes.HasSuffix(b, []byte("\x00worker\x00--\x00"+mountpoint+"\x00"))
+}
+
+// userOf is the user of a process, -1 when it has ended.
+func userOf(pid int) int {
+	info, err := os.Lstat("/proc/" + strconv.Itoa(pid))
+	if err != nil {
+		return -1
+	}
+	return owner(info)
+}
+
+// orderSeals are those of an order: nobody changes it, though every worker has it.
+const orderSeals = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
+
+// sealedFile is a file without a name in memory that cannot be changed.
+func sealedFile(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, os.NewSyscallError("memfd_create", err))
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err = f.WriteAt(content, 0); err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, orderSeals)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return f, nil
+}
+
+// ownOrder reads an order that comes from a worker, and refuses one that was not
+// made by this user's supervisor. Root's worker is another user, whom root does
+// not believe: an order says what root gives away, and as whom programs run. A
+// file in memory belongs to who has made it, and the seals say that nobody has
+// written to it since.
+func ownOrder(f *os.File) (order, error) {
+	if f == nil {
+		return readOrder(f)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return order{}, err
+	}
+	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	if err != nil || seals&orderSeals != orderSeals || owner(info) != os.Geteuid() {
+		return order{}, errors.New("what the worker says of its mount is not what its supervisor has told it")
+	}
+	return readOrder(f)
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/neurodesk/neurodeskfs/cmd/config"
+	"github.com/neurodesk/neurodeskfs/cvmfs"
+	builtin "github.com/neurodesk/neurodeskfs/cvmfs/config"
+	"github.com/neurodesk/neurodeskfs/cvmfs/fetch"
+	"github.com/neurodesk/neurodeskfs/cvmfs/trust"
+	"github.com/neurodesk/neurodeskfs/fs/tree"
+)
+
+// openSources opens all repositories at once. It fails only if none opens.
+func (d *daemon) openSources(ctx context.Context, cfg *config.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	d.sources = make([]source, len(cfg.Sources))
+	if d.resume {
+		return d.resumeSources(ctx, cfg)
+	}
+	var wait sync.WaitGroup
+	for i, s := range cfg.Sources {
+		wait.Go(func() {
+			d.sources[i].Source = s
+			switch s.Kind {
+			case config.KindMounted:
+				d.sources[i].err = checkMounted(s)
+				return
+			case config.KindDir:
+				if err := tree.CheckFolder(s.Path, d.public); err != nil {
+					d.sources[i].err = fmt.Errorf("%s: %w", s.FQRN, err)
+				}
+				return
+			case config.KindHTTP:
+				d.sources[i].bucket, d.sources[i].err = d.openBucket(s)
+				return
+			}
+			d.sources[i].repo, d.sources[i].err = d.openSource(ctx, s, nil)
+		})
+	}
+	wait.Wait()
+	var errs []error
+	for i := range d.sources {
+		if s := &d.sources[i]; s.err != nil {
+			s.err = d.explainDenied(s.err)
+			errs = append(errs, s.err)
+			d.log.Error("a source cannot be opened", "repo", s.FQRN, "err", s.err)
+		}
+	}
+	if len(errs) == len(d.sources) {
+		return failure{exitUntrusted, errors.Join(errs...)}
+	}
+	return nil
+}
+
+// netConfig is how the servers of a source are asked.
+func netConfig(s config.Source) fetch.Config {
+	return fetch.Config{
+		Servers: s.Servers, Proxies: s.Proxies, FallbackProxies: s.FallbackProxies, ShardProxies: s.ShardProxies,
+		Order: s.Order, MaxServers: s.MaxServers, PreferIPv6: s.PreferIPv6,
+		Timeout: time.Duration(s.Timeout), TimeoutDirect: time.Duration(s.TimeoutDirect), LowSpeedLimit: s.LowSpeedLimit,
+		MaxRetries: s.MaxRetries, HostReset: time.Duration(s.HostReset), ProxyReset: time.Duration(s.ProxyReset), GiveUp: time.Duration(s.GiveUp),
+		CABundle: s.CABundle, UserAgent: userAgent, Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+func (d *daemon) netConfig(s config.Source) fetch.Config {
+	c := netConfig(s)
+	c.Keep, c.Logger = memo{d.disk}, d.log
+	return c
+}
+
+// openSource opens a repository, at the head that another process has shown if
+// there is one. Then nothing that is missing now may stop it.
+func (d *daemon) openSource(ctx context.Context, s config.Source, head *cvmfs.Head) (*cvmfs.Repository, error) {
+	keys, err := masterKeys(s)
+	if err != nil && head != nil {
+		d.log.Error("no new revision can be verified", "repo", s.FQRN, "err", err)
+	} else if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.FQRN, err)
+	}
+	net, err := fetch.New(d.netConfig(s))
+	if err != nil && head != nil {
+		d.log.Error("the authorities of ca_bundle cannot be read", "repo", s.FQRN, "err", err)
+		s.CABundle = ""
+		net, err = fetch.New(d.netConfig(s))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.FQRN, err)
+	}
+	repo, err := cvmfs.Open(ctx, cvmfs.Options{
+		FQRN: s.FQRN, Keys: keys, Net: net, Store: d.disk, Claim: d.claim, Memo: memo{d.disk}, Tiers: d.tiers, Fill: d.fill, AllowExpired: d.expired,
+		BlacklistFile: s.Blacklist, Tag: s.Tag, Revision: s.Revision, Date: s.Date, RootHash: s.RootHash,
+		Resume: head, ExternalURL: s.ExternalURL, Logger: d.log, Serial: os.Getenv(serialVariable) != "",
+	})
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("%s: no server answered within %s: %w", s.FQRN, openTimeout, err)
+	}
+	return repo, err
+}
+
+// checkMounted looks whether the host has the repository where the
+// configuration says.
+func checkMounted(s config.Source) error {
+	if _, err := os.Stat(filepath.Join(s.At, s.Path)); err != nil {
+		return fmt.Errorf("%s is not mounted at %s: %w: mount it there, or write kind = \"cvmfs\"", s.FQRN, s.At, err)
+	}
+	return nil
+}
+
+func masterKeys(s config.Source) (trust.Keys, error) {
+	if len(s.PublicKeys) == 0 {
+		return trust.ParseKeys([]byte(builtin.NeurodeskKey))
+	}
+	return trust.LoadKeys(s.PublicKeys...)
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/neurodesk/neurodeskfs/cmd/config"
+	"github.com/neurodesk/neurodeskfs/fs/session"
+)
+
+// The files that a supervisor keeps for its workers.
+const (
+	keptOrder  = "order"  // what to serve: an order, JSON
+	keptLedger = "ledger" // see ledger
+	keptTable  = "table"  // the node table
+	keptSpare  = "spare"  // where it goes on when the disk fails
+	keptFrozen = "frozen" // the tree's frozen files
+)
+
+// order is what a worker is to do. It is fixed when the mount is made: workers to
+// come must mean the same by the numbers of nodes, whatever the configuration
+// file says then.
+type order struct {
+	Mountpoint   string         `json:"mountpoint"`
+	AllowOther   bool           `json:"allow_other"`
+	AllowExpired bool           `json:"allow_expired"`
+	Pprof        string         `json:"pprof,omitempty"`
+	As           string         `json:"as,omitempty"` // the user that root's worker is; "": whoever mounted
+	Watching     watching       `json:"watching"`     // the supervisor's part
+	Config       *config.Config `json:"config"`
+}
+
+// workerSocket is the descriptor of a worker's socket.
+const workerSocket = 3
+
+func newWorker() *cobra.Command {
+	return &cobra.Command{
+		Use:    "worker MOUNTPOINT",
+		Short:  "Serve a mount for its supervisor, which starts it",
+		Hidden: true,
+		Args:   usage(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return work(c.Context())
+		},
+	}
+}
+
+// work is a worker's whole life. Signals that are sent to all processes of a
+// service or a terminal are for the supervisor, which unmounts.
+func work(ctx context.Context) error {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE)
+	limitMemory()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	duty, err := session.Attend(workerSocket)
+	if err != nil {
+		return err
+	}
+	defer duty.Close()
+	d, o, err := takeOrder(duty, log)
+	if err == nil && duty.First {
+		if err = d.prepare(ctx, o.Config); err == nil {
+			d.noteShown()
+		}
+	}
+	if err != nil {
+		duty.Fail(err, exitStatus(err))
+		return failure{exitStatus(err), errors.New("")} // the supervisor says it
+	}
+	if err := duty.Ready(); errors.Is(err, unix.EPIPE) {
+		return nil // its supervisor has ended
+	} else if err != nil {
+		return err
+	}
+	device, handover, err := duty.Await()
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err == nil && d.resume {
+		err = d.takeOver(ctx, o.Config)
+	}
+	if err != nil {
+		duty.Fail(err, exitStatus(err))
+		return err
+	}
+	return d.serveFor(duty, device, handover, o)
+}
+
+// serveFor serves until the mount is gone.
+func (d *daemon) serveFor(duty *session.Duty, device *os.File, h *session.Handover, o order) error {
+	d.device = device
+	live := session.New(device, d.fs, session.Options{Logger: d.log, Handover: h})
+	d.session.Store(live)
+	go func() { d.served <- live.Serve() }()
+	select {
+	case <-live.Ready():
+	case err := <-d.served:
+		d.close()
+		return err
+	}
+	if duty.First { // whoever is told that the mount is there may ask at once
+		d.listen(o.Config.Cache)
+	}
+	if err := duty.Serving(); err != nil {
+		d.log.Warn("the supervisor is gone; serving goes on", "err", err)
+	}
+	if d.resume {
+		d.rest()
+		d.listen(o.Config.Cache)
+	}
+	profiles, err := startProfiler(o.Pprof, d.log)
+	if err != nil {
+		d.log.Warn("no profiles are served", "err", err)
+	}
+	defer profiles.close()
+	following := d.followAll()
+	d.following.Go(func() { d.awaitSupervisors(following, duty, o.Config.Cache.Dir) })
+	return d.wait()
+}
+
+// takeOrder makes the daemon that the supervisor's files describe, as far as that
+// needs neither cache nor network.
+func takeOrder(duty *session.Duty, log *slog.Logger) (*daemon, order, error) {
+	o, err := readOrder(duty.File(keptOrder))
+	ledgerFile := duty.File(keptLedger)
+	if err == nil && ledgerFile == nil {
+		err = fmt.Errorf("the supervisor has no ledger: %w", session.ErrIncompatible)
+	}
+	if err != nil {
+		return nil, o, err
+	}
+	d := newDaemon(o.Mountpoint, log)
+	d.config, d.public, d.expired, d.resume = o.Config.Digest(), o.AllowOther, o.AllowExpired, !duty.First
+	d.as = o.As
+	d.kept = kept{table: duty.File(keptTable), spare: duty.File(keptSpare), frozen: duty.File(keptFrozen)}
+	if d.ledger, err = openLedger(ledgerFile); err != nil {
+		return nil, o, err
+	}
+	if d.resume {
+		err = d.standBy()
+	}
+	return d, o, err
+}
+
+// readOrder reads the order that a supervisor keeps.
+func readOrder(f *os.File) (o order, err error) {
+	if f == nil {
+		return o, fmt.Errorf("the supervisor has no order: %w", session.ErrIncompatible)
+	}
+	err = json.NewDecoder(io.NewSectionReader(f, 0, maxOrder)).Decode(&o)
+	if err == nil && o.Config == nil {
+		err = errors.New("it has no configuration")
+	}
+	if err != nil {
+		err = fmt.Errorf("the supervisor's order: %w: %w", err, session.ErrIncompatible)
+	}
+	return o, err
+}
+
+// maxOrder bounds an order, bytes.
+const maxOrder = 16 << 20
+
+// newTableFile makes the file of a node table: one without a name, which lives
+// as long as the mount. Where the file system has no such files it lies in memory.
+func newTableFile(cacheDir string) (*os.File, error) {
+	fd, err := unix.Open(cacheDir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return memoryFile("neurodeskfs-nodes")
+	}
+	return os.NewFile(uintptr(fd), "nodes"), nil
+}

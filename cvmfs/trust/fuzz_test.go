@@ -1,0 +1,76 @@
+package trust
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/neurodesk/neurodeskfs/cvmfs/hash"
+)
+
+// seed adds the golden files that match; none is a failure, for a fuzzer that
+// starts from nothing finds nothing.
+func seed(f *testing.F, patterns ...string) {
+	f.Helper()
+	dir := goldenDir(f)
+	for _, p := range patterns {
+		for _, name := range mustGlob(f, 1, dir, p) {
+			f.Add(mustRead(f, name))
+		}
+	}
+}
+
+func FuzzManifest(f *testing.F) {
+	seed(f, "*/.cvmfspublished", "manifests/*/*", "negative/*/*/.cvmfspublished")
+	key := mustKeys(f, filepath.Join(goldenDir(f), "keys"))[0]
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := ParseManifest(b)
+		if err != nil {
+			checkSentinel(t, err, ErrManifest)
+			return
+		}
+		if m.RootCatalog.IsZero() || m.RootCatalog.Algorithm == hash.MD5 || m.TTL < 0 || m.TTL > maxTTL || m.RootSize < 0 || string(m.Raw) != string(b) {
+			t.Errorf("manifest %+v", m)
+		}
+		if m.Verify(&Certificate{key: key}) == nil {
+			t.Error("a master key's public half verified a manifest")
+		}
+	})
+}
+
+func FuzzWhitelist(f *testing.F) {
+	seed(f, "*/.cvmfswhitelist", "negative/*/*/.cvmfswhitelist")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w, err := ParseWhitelist(b)
+		if err != nil {
+			checkSentinel(t, err, ErrWhitelist)
+			return
+		}
+		if len(w.Fingerprints) == 0 || w.Expires.Minute() != 0 {
+			t.Errorf("whitelist %+v", w)
+		}
+		for _, h := range w.Fingerprints {
+			if got, err := parseFingerprint(FormatFingerprint(h)); err != nil || got != h {
+				t.Errorf("fingerprint %v comes back as %v, %v", h, got, err)
+			}
+		}
+	})
+}
+
+// FuzzBlacklist starts from whitelists, whose lines have the same fingerprints:
+// there is no golden blacklist.
+func FuzzBlacklist(f *testing.F) {
+	seed(f, "*/.cvmfswhitelist")
+	f.Add([]byte("# site\n<alpha.golden.test 7\nD5:E0:A5:06:FD:85:E3:44:31:E0:E7:F3:40:3B:D2:33:B0:89:5E:BD-RMD160\t# x\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := ParseBlacklist(b)
+		if err != nil {
+			checkSentinel(t, err, ErrBlacklist)
+			return
+		}
+		for n, v := range l.MinRevision {
+			if v > 0 && l.CheckRevision(n, v-1) == nil || l.CheckRevision(n, v) != nil {
+				t.Errorf("revision %d of %q", v, n)
+			}
+		}
+	})
+}

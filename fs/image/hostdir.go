@@ -1,0 +1,150 @@
+package image
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/neurodesk/neurodeskfs/fs/squashfs"
+	"github.com/neurodesk/neurodeskfs/fs/volume"
+)
+
+// maxHostName bounds the path of an image on the host, bytes: it is part of its
+// volume's key.
+const maxHostName = 2 << 10
+
+// IdentifyHost names the image in the host's file name by device, inode, size
+// and modification time, so that a file that was replaced is another image.
+// name is absolute. It opens nothing.
+func IdentifyHost(name string) (id string, spec Spec, err error) {
+	if len(name) > maxHostName {
+		return "", spec, fmt.Errorf("%w: its path has more than %d bytes", ErrRefused, maxHostName)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil {
+		return "", spec, &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return "", spec, fmt.Errorf("%w: %s is no regular file", ErrRefused, name)
+	}
+	spec = hostSpec(name, &st)
+	sum := sha1.Sum(fmt.Appendf(nil, "host\x00%x.%x.%x.%x", spec.Dev, spec.Inode, spec.Size, spec.MTime))
+	return hex.EncodeToString(sum[:]), spec, nil
+}
+
+func hostSpec(name string, st *unix.Stat_t) Spec {
+	return Spec{Kind: KindHostFile, Host: name, Dev: st.Dev, Inode: st.Ino, Size: st.Size, MTime: st.Mtim.Nano()}
+}
+
+// maxHostFiles is how many images of the host are open at one time.
+const maxHostFiles = 128
+
+// hostFile is an image file of the host. It stays open, whatever takes its
+// name, as long as no maxHostFiles others were read since; then it is opened by
+// its name again, and must be the same still.
+type hostFile struct {
+	open *lru.Cache[Spec, *hostHandle]
+	spec Spec
+}
+
+// hostHandle is an open file. Readers hold mu shared; whoever closes it, alone.
+type hostHandle struct {
+	mu sync.RWMutex
+	f  *os.File // nil: closed
+}
+
+func (h *hostHandle) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.f != nil {
+		h.f.Close()
+		h.f = nil
+	}
+}
+
+func newHostFiles() *lru.Cache[Spec, *hostHandle] {
+	c, err := lru.NewWithEvict(maxHostFiles, func(_ Spec, h *hostHandle) { h.close() })
+	if err != nil {
+		panic(err) // only for a size below 1
+	}
+	return c
+}
+
+// hostFile opens the very file that spec means.
+func (s *Images) hostFile(spec Spec) (squashfs.Source, int64, string, error) {
+	h := &hostFile{s.hostFiles, spec}
+	if err := h.with(func(*os.File) error { return nil }); err != nil {
+		return nil, 0, "", err
+	}
+	return h, spec.Size, spec.Host, nil
+}
+
+// with calls fn with the open file, and reports an error too if the file is not
+// what it was when it was named.
+func (h *hostFile) with(fn func(*os.File) error) error {
+	for {
+		handle, ok := h.open.Get(h.spec)
+		if !ok {
+			f, err := os.OpenFile(h.spec.Host, os.O_RDONLY|unix.O_NONBLOCK, 0)
+			if err != nil {
+				return err
+			}
+			if err := h.same(f); err != nil {
+				f.Close()
+				return err
+			}
+			handle = &hostHandle{f: f}
+			if known, ok, _ := h.open.PeekOrAdd(h.spec, handle); ok {
+				handle.close() // another opened it meanwhile
+				handle = known
+			}
+		}
+		handle.mu.RLock()
+		if handle.f == nil { // closed before we held it
+			handle.mu.RUnlock()
+			continue
+		}
+		err := fn(handle.f)
+		if err == nil {
+			err = h.same(handle.f)
+		}
+		handle.mu.RUnlock()
+		return err
+	}
+}
+
+// same reports an error if f is not the file that was named.
+func (h *hostFile) same(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &os.PathError{Op: "fstat", Path: h.spec.Host, Err: err}
+	}
+	if hostSpec(h.spec.Host, &st) != h.spec {
+		return fmt.Errorf("%s was changed: %w", h.spec.Host, volume.ErrStale)
+	}
+	return nil
+}
+
+// ReadAt implements squashfs.Source. A file that was written to in place gives
+// no more bytes: they would not fit to what was read before.
+func (h *hostFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	err = h.with(func(f *os.File) (err error) {
+		n, err = f.ReadAt(p, off)
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return err
+	})
+	return n, err
+}

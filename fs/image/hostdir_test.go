@@ -1,0 +1,109 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/neurodesk/neurodeskfs/fs/volume"
+)
+
+// openBelow counts this process's descriptors of files below dir.
+func openBelow(t *testing.T, dir string) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(to, dir+"/") {
+			n++
+		}
+	}
+	return n
+}
+
+// TestHostFilesAreFewAtOnce reads more images of the host than may be open, from
+// many sides at once.
+func TestHostFilesAreFewAtOnce(t *testing.T) {
+	images, dir := New(nil, nil, nil), t.TempDir()
+	specs := make([]Spec, 2*maxHostFiles+40)
+	for i := range specs {
+		name := filepath.Join(dir, fmt.Sprint("image", i))
+		err := os.WriteFile(name, fmt.Appendf(nil, "%06d", i), 0o644)
+		if err == nil {
+			_, specs[i], err = IdentifyHost(name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var readers sync.WaitGroup
+	for side := range 8 {
+		readers.Go(func() {
+			for n := range 2 * len(specs) {
+				i := (n*(2*side+1) + side) % len(specs)
+				src, _, _, err := images.hostFile(specs[i])
+				b := make([]byte, 6)
+				if err == nil {
+					_, err = src.ReadAt(t.Context(), b, 0)
+				}
+				if err != nil || string(b) != fmt.Sprintf("%06d", i) {
+					t.Errorf("image %d: %q, %v", i, b, err)
+					return
+				}
+			}
+		})
+	}
+	readers.Wait()
+	if n := openBelow(t, dir); n > maxHostFiles || n == 0 {
+		t.Errorf("%d files are open", n)
+	}
+	images.Close()
+	if n := openBelow(t, dir); n != 0 {
+		t.Errorf("%d files are open after Close", n)
+	}
+}
+
+// TestHostFileStaysItself: an open image is read on whatever takes its name; one
+// that was closed for others is not mixed with what took it.
+func TestHostFileStaysItself(t *testing.T) {
+	images, name := New(nil, nil, nil), filepath.Join(t.TempDir(), "image")
+	defer images.Close()
+	write := func(text string) {
+		err := os.WriteFile(name+".part", []byte(text), 0o644)
+		if err == nil {
+			err = os.Rename(name+".part", name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old")
+	_, spec, err := IdentifyHost(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, _, _, err := images.hostFile(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep, err := os.Open(name) // its inode number is not given away
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keep.Close()
+	write("new")
+	b := make([]byte, 3)
+	if _, err := src.ReadAt(t.Context(), b, 0); err != nil || string(b) != "old" {
+		t.Errorf("%q, %v", b, err)
+	}
+	images.hostFiles.Purge()
+	if n, err := src.ReadAt(t.Context(), b, 0); n != 0 || !errors.Is(err, volume.ErrStale) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}

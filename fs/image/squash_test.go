@@ -1,0 +1,58 @@
+package image
+
+import (
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// TestOneDamagedInode: a directory is listed whole, whatever became of one of the
+// files in it.
+func TestOneDamagedInode(t *testing.T) {
+	if _, err := exec.LookPath("mksquashfs"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b", "c"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := filepath.Join(t.TempDir(), "image.squashfs")
+	if out, err := exec.Command("mksquashfs", dir, name, "-noI", "-no-progress").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	image, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const head, inode = 2, 32 // bytes of a metadata block's header, of an empty file's inode
+	b := image[binary.LittleEndian.Uint64(image[64:])+head+inode:]
+	if binary.LittleEndian.Uint16(b) != 2 {
+		t.Fatal("the second inode is no file")
+	}
+	b[0] = 0
+	if err := os.WriteFile(name, image, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	files, done, err := OpenHost(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	if names, err := files.ReadDir(t.Context(), "/", 10); err != nil || !slices.Equal(names, []string{"a", "b", "c"}) {
+		t.Errorf("%q, %v", names, err)
+	}
+	if _, err := files.Resolve(t.Context(), "/b"); err == nil {
+		t.Error("the damaged file is shown")
+	}
+	if _, err := files.Resolve(t.Context(), "/c"); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,129 @@
+package launch
+
+import (
+	"io"
+	"os"
+	"path"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+// Host is what Plan may know of the machine: facts, and functions for the few that are cheaper asked for when needed.
+// Tests fill it from tables. The functions follow os.* in their errors and must not change anything.
+type Host struct {
+	Env       []string // NAME=VALUE
+	Cwd       string   // physical path of the current directory; "" when it cannot be told
+	CwdErr    error    // why Cwd is ""
+	UID, GID  int
+	Groups    []int  // supplementary groups
+	Arch      string // GOARCH of the machine; "" = not known
+	Nested    bool   // inside a container already
+	MountInfo string // text of /proc/self/mountinfo
+	Launcher  string // directory of the launcher: M/.neurodeskfs
+
+	TopLevel func() ([]os.DirEntry, error) // entries of /, nothing below is looked at
+	Lstat    func(name string) (os.FileInfo, error)
+	Stat     func(name string) (os.FileInfo, error)
+	Readlink func(name string) (string, error)
+	ReadDir  func(name string, n int) ([]os.DirEntry, error)     // up to n entries of a directory
+	ReadAt   func(name string, off int64, n int) ([]byte, error) // up to n bytes of a file; short at its end
+	Search   func(name string) bool                              // may this process enter that directory
+
+	// ImageEnv gives what the image's environment scripts set, PATH among it, for one content hash and one HOME; probe
+	// runs them. RuntimeVersion tells a runtime's version, "" where it is not known. Both may be nil.
+	ImageEnv       func(hash, home string, probe *Exec) ([]Var, error)
+	RuntimeVersion func(file string) string
+}
+
+// RealHost gathers the facts of this process. It looks at nothing below the top level of the file system.
+func RealHost(launcher string) Host {
+	h := Host{
+		Env: os.Environ(), UID: os.Getuid(), GID: os.Getgid(), Arch: runtime.GOARCH, Launcher: launcher,
+		Lstat: os.Lstat, Stat: os.Stat, Readlink: os.Readlink,
+		TopLevel: func() ([]os.DirEntry, error) { return os.ReadDir("/") },
+		ReadDir:  readDir, ReadAt: readAt,
+		Search: func(name string) bool { return syscall.Access(name, 1) == nil },
+	}
+	// os.Getwd would answer with $PWD, which may lead through a link that does not exist inside.
+	h.Cwd, h.CwdErr = syscall.Getwd()
+	if h.CwdErr == nil && !path.IsAbs(h.Cwd) {
+		h.Cwd, h.CwdErr = "", syscall.ENOENT
+	}
+	if text, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+		h.MountInfo = string(text)
+	}
+	if _, err := os.Lstat("/.singularity.d"); err == nil {
+		h.Nested = true
+	}
+	h.Groups, _ = os.Getgroups() // without them only the names of the groups are lacking
+	keep := newKeeper(&h)
+	h.ImageEnv, h.RuntimeVersion = keep.imageEnv, keep.runtimeVersion
+	return h
+}
+
+func readDir(name string, n int) ([]os.DirEntry, error) {
+	d, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(n)
+	if err == io.EOF {
+		err = nil
+	}
+	return entries, err
+}
+
+func readAt(name string, off int64, n int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	buf := make([]byte, n)
+	got, err := f.ReadAt(buf, off)
+	if err == io.EOF {
+		err = nil
+	}
+	return buf[:got], err
+}
+
+// getenv gives the last value of a name, as a shell would export it.
+func (h *Host) getenv(name string) string {
+	for i := len(h.Env) - 1; i >= 0; i-- {
+		if v, ok := strings.CutPrefix(h.Env[i], name); ok && len(v) > 0 && v[0] == '=' {
+			return v[1:]
+		}
+	}
+	return ""
+}
+
+// lookPath finds a program in PATH. Relative entries of PATH and the mount's own directories are passed over: neither may
+// decide which runtime starts.
+func (h *Host) lookPath(name, mountpoint string) string {
+	if strings.Contains(name, "/") {
+		return name
+	}
+	for _, dir := range strings.Split(h.getenv("PATH"), ":") {
+		if !path.IsAbs(dir) || within(dir, mountpoint) {
+			continue
+		}
+		file := path.Join(dir, name)
+		if fi, err := h.Stat(file); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+			return file
+		}
+	}
+	return ""
+}
+
+// within tells whether a path is root or below it. Both are clean and absolute; an empty root holds nothing.
+func within(name, root string) bool {
+	if root == "" {
+		return false
+	}
+	if root == "/" || name == root {
+		return true
+	}
+	return len(name) > len(root) && name[len(root)] == '/' && name[:len(root)] == root
+}

@@ -1,0 +1,206 @@
+package launch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// errNotOurs is returned for a file or directory that another user could have written.
+var errNotOurs = errors.New("not safe from other users")
+
+const (
+	envPatience = 60 * time.Second // for an image's scripts, which may have to be fetched first
+	maxKept     = 1 << 20          // bytes of one kept file
+	envMagic    = "neurodeskfs environment 1"
+)
+
+// keeper is the user's own cache of small facts that are costly to find out: $XDG_CACHE_HOME/neurodeskfs. What it holds
+// decides what a tool sees, so a file counts only if this user owns it and its directories and nobody else can write them.
+type keeper struct {
+	dir string // "" = there is none
+}
+
+func newKeeper(h *Host) keeper {
+	dir := h.getenv("XDG_CACHE_HOME")
+	if !path.IsAbs(dir) {
+		home := h.getenv("HOME")
+		if !path.IsAbs(home) {
+			return keeper{}
+		}
+		dir = path.Join(home, ".cache")
+	}
+	return keeper{path.Join(dir, "neurodeskfs")}
+}
+
+// safe checks owner and mode.
+func safe(fi os.FileInfo) error {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) != os.Geteuid() || fi.Mode().Perm()&0o022 != 0 {
+		return errNotOurs
+	}
+	return nil
+}
+
+// get reads kind/name.
+func (k keeper) get(kind, name string) ([]byte, error) {
+	if k.dir == "" || !plainName(name) {
+		return nil, os.ErrNotExist
+	}
+	for _, dir := range []string{k.dir, path.Join(k.dir, kind)} {
+		fi, err := os.Lstat(dir)
+		if err != nil {
+			return nil, err
+		}
+		if err := safe(fi); err != nil || !fi.IsDir() {
+			return nil, errNotOurs
+		}
+	}
+	f, err := os.OpenFile(path.Join(k.dir, kind, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := safe(fi); err != nil || !fi.Mode().IsRegular() || fi.Size() > maxKept {
+		return nil, errNotOurs
+	}
+	buf := make([]byte, fi.Size())
+	n, err := f.ReadAt(buf, 0)
+	if n < len(buf) && err != nil {
+		return nil, err
+	}
+	return buf, nil
+}
+
+// put writes kind/name as a whole: others see the old one or the new one. It writes nothing where get would not trust it.
+func (k keeper) put(kind, name string, text []byte) error {
+	if k.dir == "" || !plainName(name) || len(text) > maxKept {
+		return os.ErrInvalid
+	}
+	dir := path.Join(k.dir, kind)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range []string{k.dir, dir} {
+		fi, err := os.Lstat(d)
+		if err != nil {
+			return err
+		}
+		if err := safe(fi); err != nil || !fi.IsDir() {
+			return fmt.Errorf("%s: %w", d, errNotOurs)
+		}
+	}
+	f, err := os.CreateTemp(dir, ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path.Join(dir, name))
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// plainName tells names that stay in their directory.
+func plainName(name string) bool {
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if !nameByte(c, 1) && strings.IndexByte("-.+", c) < 0 {
+			return false
+		}
+	}
+	return name != "" && name[0] != '.' && len(name) <= 200
+}
+
+// imageEnv tells the variables that the image's scripts set: kept from an earlier start, else by running probe.
+func (k keeper) imageEnv(hash, home string, probe *Exec) ([]Var, error) {
+	if text, err := k.get("env", hash); err == nil {
+		if vars, ok := parseEnv(text, home); ok {
+			return vars, nil
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), envPatience)
+	defer cancel()
+	out, err := probe.output(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("run the image's environment scripts: %w", err)
+	}
+	var kept bytes.Buffer
+	kept.WriteString(envMagic + "\x00" + home + "\x00")
+	for entry := range strings.SplitSeq(string(out), "\x00") {
+		name, _, ok := strings.Cut(entry, "=")
+		if ok && validName(name) && !contains([]string{"HOME", "PWD", "OLDPWD", "SHLVL", "_", "LANG"}, name) {
+			kept.WriteString(entry + "\x00")
+		}
+	}
+	kept.WriteString("end")
+	vars, ok := parseEnv(kept.Bytes(), home)
+	if !ok {
+		return nil, errors.New("the image's environment scripts gave nothing usable")
+	}
+	_ = k.put("env", hash, kept.Bytes()) // where it cannot be kept, the next start asks again
+	return vars, nil
+}
+
+// parseEnv reads a kept environment; home is what HOME was, for scripts may use it.
+func parseEnv(text []byte, home string) ([]Var, bool) {
+	entries := strings.Split(string(text), "\x00")
+	if len(entries) < 3 || entries[0] != envMagic || entries[1] != home || entries[len(entries)-1] != "end" {
+		return nil, false
+	}
+	var vars []Var
+	path := false
+	for _, entry := range entries[2 : len(entries)-1] {
+		name, value, ok := strings.Cut(entry, "=")
+		if !ok || !validName(name) {
+			return nil, false
+		}
+		path = path || name == "PATH"
+		vars = append(vars, Var{name, value})
+	}
+	return vars, path
+}
+
+// runtimeVersion asks a runtime for its version, once for each file: kept by name, size and time of change. It gives ""
+// where the answer could not be kept, for asking costs as much as a start.
+func (k keeper) runtimeVersion(file string) string {
+	fi, err := os.Stat(file)
+	if err != nil {
+		return ""
+	}
+	key := strings.ReplaceAll(strings.Trim(file, "/"), "/", "+")
+	stamp := strconv.FormatInt(fi.Size(), 10) + " " + strconv.FormatInt(fi.ModTime().UnixNano(), 10) + " "
+	if text, err := k.get("runtime", key); err == nil {
+		if version, ok := strings.CutPrefix(string(text), stamp); ok {
+			return strings.TrimSpace(version)
+		}
+	}
+	if k.put("runtime", key, []byte(stamp+"?\n")) != nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), envPatience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, file, "version")
+	out, err := cmd.Output()
+	if err != nil || len(out) > 100 {
+		return ""
+	}
+	_ = k.put("runtime", key, []byte(stamp+string(out)))
+	return strings.TrimSpace(string(out))
+}

@@ -1,0 +1,369 @@
+package launch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+)
+
+// feed is what one descriptor gives to bwrap.
+type feed struct {
+	number int
+	text   []byte
+}
+
+// ErrContainer is returned when bwrap ended before the tool began; its own message is on stderr.
+var ErrContainer = errors.New("bwrap could not make the container")
+
+// Linux numbers that package syscall lacks.
+const (
+	fSetPipeSize      = 1031 // F_SETPIPE_SZ
+	prSetSubreaper    = 36   // PR_SET_CHILD_SUBREAPER
+	prSetDumpable     = 4    // PR_SET_DUMPABLE
+	fionread          = 0x541b
+	tiocgpgrp         = 0x540f
+	maxInfo           = 64 << 10
+	signalStatusShift = 128
+)
+
+// wire is one pipe to bwrap. Blocking, for bwrap does not expect anything else of its descriptors.
+type wire struct {
+	ours, theirs int
+}
+
+// newWire makes a pipe of which bwrap has the reading end, or, outward, the writing one. A packet wire holds one packet:
+// a second write returns only when the first has been read.
+func newWire(outward, packet bool) (wire, error) {
+	var p [2]int
+	flags := syscall.O_CLOEXEC
+	if packet {
+		flags |= syscall.O_DIRECT
+	}
+	if err := syscall.Pipe2(p[:], flags); err != nil {
+		return wire{}, err
+	}
+	w := wire{p[1], p[0]}
+	if outward {
+		w = wire{p[0], p[1]}
+	}
+	if packet {
+		if _, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(w.ours), fSetPipeSize, 4096); e != 0 {
+			return w, e
+		}
+	}
+	if _, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(w.theirs), syscall.F_SETFD, 0); e != 0 {
+		return w, e
+	}
+	return w, nil
+}
+
+// sandbox is bwrap under way. bwrap stays as the parent of the tool and turns a death by signal into an exit status, and
+// signals sent to it do not reach the tool. So once its child makes the root by itself, bwrap ends and the child
+// becomes ours (subreaper): we see how it ends, hand signals on, and it dies if we are killed.
+type sandbox struct {
+	wires map[int]wire
+	outer int // process ids
+	tool  int
+}
+
+// startSandbox runs bwrap up to the moment before it starts the tool, with these standard files.
+func startSandbox(e *Exec, files []uintptr) (*sandbox, error) {
+	s := &sandbox{wires: map[int]wire{}}
+	numbers := []int{feedGate, feedInfo, feedBlock}
+	for _, f := range e.feeds {
+		numbers = append(numbers, f.number)
+	}
+	for _, n := range numbers {
+		w, err := newWire(n == feedInfo, n == feedGate || n == feedBlock)
+		if err != nil {
+			s.close()
+			return nil, fmt.Errorf("make a pipe for bwrap: %w", err)
+		}
+		s.wires[n] = w
+	}
+	argv := append([]string{}, e.Argv...)
+	for _, at := range e.feedArgs {
+		n, err := strconv.Atoi(argv[at])
+		if err != nil {
+			s.close()
+			return nil, fmt.Errorf("plan for bwrap: %w", err)
+		}
+		argv[at] = strconv.Itoa(s.wires[n].theirs)
+	}
+	if err := prctl(prSetSubreaper, 1); err != nil {
+		s.close()
+		return nil, fmt.Errorf("become the reaper: %w", err)
+	}
+	// os.StartProcess would first try out what the kernel can, with a process of its own.
+	outer, err := syscall.ForkExec(e.Path, argv, &syscall.ProcAttr{Env: e.Env, Files: files})
+	for n, w := range s.wires {
+		syscall.Close(w.theirs)
+		s.wires[n] = wire{w.ours, -1}
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.outer = outer
+	if err := s.adopt(e.feeds); err != nil {
+		for _, pid := range []int{s.outer, s.tool} {
+			if pid > 0 {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+				_, _ = reap(pid)
+			}
+		}
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// adopt makes bwrap's child ours and gives it what it reads.
+func (s *sandbox) adopt(feeds []feed) error {
+	text, err := readAllFrom(s.wires[feedInfo].ours)
+	var info struct {
+		Child int `json:"child-pid"`
+	}
+	if err != nil || json.Unmarshal(text, &info) != nil || info.Child <= 0 {
+		return ErrContainer
+	}
+	s.tool = info.Child
+	// The child reads the gate once bwrap has let it go on; until then it would hang without bwrap.
+	for range 2 {
+		if err := writeTo(s.wires[feedGate].ours, []byte("x")); err != nil {
+			return ErrContainer
+		}
+	}
+	if err := syscall.Kill(s.outer, syscall.SIGKILL); err != nil {
+		return ErrContainer
+	}
+	if _, err := reap(s.outer); err != nil {
+		return fmt.Errorf("wait for bwrap: %w", err)
+	}
+	s.outer = 0
+	s.shut(feedGate)
+	for _, f := range feeds {
+		if err := writeTo(s.wires[f.number].ours, f.text); err != nil {
+			return ErrContainer
+		}
+		s.shut(f.number)
+	}
+	return prctl(prSetSubreaper, 0) // what the tool leaves behind is init's, as always
+}
+
+// release lets the tool begin.
+func (s *sandbox) release() error { return writeTo(s.wires[feedBlock].ours, []byte("x")) }
+
+// began tells whether the tool was started. It is meaningful once the child has ended.
+func (s *sandbox) began() bool {
+	var left int32
+	_, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(s.wires[feedBlock].ours), fionread, uintptr(unsafe.Pointer(&left)))
+	return e == 0 && left == 0
+}
+
+// reap waits for the end of a child.
+func reap(pid int) (syscall.WaitStatus, error) {
+	for {
+		var status syscall.WaitStatus
+		_, err := syscall.Wait4(pid, &status, 0, nil)
+		if err == nil || !errors.Is(err, syscall.EINTR) {
+			return status, err
+		}
+	}
+}
+
+func (s *sandbox) shut(n int) {
+	if w, ok := s.wires[n]; ok {
+		syscall.Close(w.ours)
+		if w.theirs >= 0 {
+			syscall.Close(w.theirs)
+		}
+		delete(s.wires, n)
+	}
+}
+
+func (s *sandbox) close() {
+	for n := range s.wires {
+		s.shut(n)
+	}
+}
+
+// run runs a plan for bwrap and gives how the tool ended. Signals are handed on from before the start.
+func (e *Exec) run() (syscall.WaitStatus, error) {
+	caught := make(chan os.Signal, 16)
+	for _, sig := range handedOn {
+		if !signal.Ignored(sig) { // nohup
+			signal.Notify(caught, sig)
+		}
+	}
+	s, err := startSandbox(e, []uintptr{0, 1, 2})
+	if err != nil {
+		signal.Stop(caught)
+		return 0, err
+	}
+	defer s.close()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() { // ends when stop is closed, which run waits for
+		defer close(stopped)
+		for {
+			select {
+			case sig := <-caught:
+				if n, ok := sig.(syscall.Signal); ok && !fromTerminal(n) {
+					_ = syscall.Kill(s.tool, n) // it may have ended
+				}
+			case <-stop:
+				return
+			}
+		}
+	}()
+	err = s.release()
+	if err == nil {
+		letGo()
+	}
+	status, waitErr := reap(s.tool)
+	signal.Stop(caught)
+	close(stop)
+	<-stopped
+	switch {
+	case waitErr != nil:
+		return 0, fmt.Errorf("wait for the tool: %w", waitErr)
+	case err != nil || !s.began() && !status.Signaled():
+		return 0, ErrContainer
+	}
+	return status, nil
+}
+
+// handedOn are the signals that the tool gets through us. Those that stop or continue reach it as part of its group.
+var handedOn = []os.Signal{
+	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGCONT,
+	syscall.SIGWINCH, syscall.SIGXCPU, syscall.SIGPWR, syscall.SIGIO,
+}
+
+// fromTerminal tells whether a signal came from the keyboard: then the tool, in the same group, has it already.
+func fromTerminal(sig syscall.Signal) bool {
+	if sig != syscall.SIGINT && sig != syscall.SIGQUIT && sig != syscall.SIGWINCH && sig != syscall.SIGHUP {
+		return false
+	}
+	tty, err := syscall.Open("/dev/tty", syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(tty)
+	var group int32
+	_, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(tty), tiocgpgrp, uintptr(unsafe.Pointer(&group)))
+	return e == 0 && int(group) == syscall.Getpgrp()
+}
+
+// letGo closes our copies of the tool's standard files: who reads its output must see the end when the tool closes it.
+func letGo() {
+	null, err := syscall.Open(os.DevNull, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	for fd := range 3 {
+		if fd != 2 {
+			_ = syscall.Dup3(null, fd, 0)
+		}
+	}
+	syscall.Close(null)
+}
+
+// output runs a plan for bwrap with nothing on stdin and gives what it wrote to stdout. Its stderr is dropped.
+func (e *Exec) output(ctx context.Context) ([]byte, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	s, err := startSandbox(e, []uintptr{null.Fd(), w.Fd(), null.Fd()})
+	w.Close()
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(s.tool, syscall.SIGKILL) })
+	err = s.release()
+	out, readErr := io.ReadAll(io.LimitReader(r, maxKept))
+	status, waitErr := reap(s.tool)
+	stop()
+	if err := errors.Join(err, readErr, waitErr); err != nil {
+		return nil, err
+	}
+	if !status.Exited() || status.ExitStatus() != 0 {
+		return nil, fmt.Errorf("%w: wait status %d", ErrContainer, status)
+	}
+	return out, nil
+}
+
+// exitCode is a tool's end as a shell tells it.
+func exitCode(status syscall.WaitStatus) int {
+	if status.Signaled() {
+		return signalStatusShift + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+// End makes this process end as the tool did.
+func End(status syscall.WaitStatus) {
+	if status.Signaled() {
+		sig := status.Signal()
+		_ = prctl(prSetDumpable, 0) // one core file is enough
+		var deflt [4]uint64         // struct sigaction, all zero: SIG_DFL
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&deflt)), 0, 8, 0, 0)
+		runtime.LockOSThread() // to this very thread, so that it does not run on
+		_, _, _ = syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(syscall.Getpid()), uintptr(syscall.Gettid()), uintptr(sig))
+	}
+	os.Exit(exitCode(status)) // for a signal: where it does not end us
+}
+
+func prctl(option, value uintptr) error {
+	if _, _, e := syscall.RawSyscall6(syscall.SYS_PRCTL, option, value, 0, 0, 0, 0); e != 0 {
+		return e
+	}
+	return nil
+}
+
+func writeTo(fd int, text []byte) error {
+	for len(text) > 0 {
+		n, err := syscall.Write(fd, text)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		text = text[n:]
+	}
+	return nil
+}
+
+func readAllFrom(fd int) ([]byte, error) {
+	var out []byte
+	buf := make([]byte, 512)
+	for len(out) <= maxInfo {
+		n, err := syscall.Read(fd, buf)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return out, nil
+		default:
+			out = append(out, buf[:n]...)
+		}
+	}
+	return nil, ErrContainer
+}

@@ -1,0 +1,196 @@
+package tree
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/neurodesk/neurodeskfs/fs/image"
+)
+
+// dirStore is a folder of the host that holds single-file images, sandbox
+// directories, or NAME_VERSION_DATE folders with an image of that name and
+// perhaps its commands.txt, as neurocommand makes them.
+type dirStore struct {
+	source, dir string
+	public      bool // others may use the mount: what they could not read is refused
+}
+
+func (s dirStore) name() string { return s.source }
+
+func (s dirStore) list(ctx context.Context, fn func(container)) error {
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if c, ok := s.container(e.Name()); ok {
+			fn(c)
+		}
+	}
+	return err
+}
+
+// document finds nothing: a folder of images has no lists of the repository's.
+func (s dirStore) document(_ context.Context, path string) ([]byte, error) {
+	return nil, notExist(path)
+}
+
+// suffixes are what names of single-file images end in.
+var suffixes = []string{".sif", ".simg", ".sqsh", ".squashfs", ".sqfs", ".img"}
+
+// container finds out what name in the folder is.
+func (s dirStore) container(name string) (c dirContainer, ok bool) {
+	at := filepath.Join(s.dir, name)
+	st, err := os.Stat(at)
+	if err != nil || name[0] == '.' {
+		return c, false
+	}
+	c = dirContainer{store: s, name: name, file: at}
+	if !st.IsDir() {
+		_, _, tag := splitTag(name)
+		bare := trimSuffix(name)
+		if !st.Mode().IsRegular() || bare == name && !tag {
+			return c, false
+		}
+		return c, c.call(bare)
+	}
+	for _, suffix := range suffixes {
+		if _, err := os.Stat(filepath.Join(at, name+suffix)); err == nil {
+			c.beside, c.file = at, filepath.Join(at, name+suffix)
+			return c, c.call(name)
+		}
+	}
+	_, err = os.Stat(filepath.Join(at, ".singularity.d"))
+	if err != nil {
+		_, err = os.Stat(filepath.Join(at, "bin", "sh"))
+	}
+	return c, err == nil && c.call(trimSuffix(name))
+}
+
+func trimSuffix(name string) string {
+	for _, suffix := range suffixes {
+		if bare, ok := strings.CutSuffix(name, suffix); ok && bare != "" {
+			return bare
+		}
+	}
+	return name
+}
+
+// dirContainer is an image in a folder of the host.
+type dirContainer struct {
+	store        dirStore
+	name         string
+	app, version string // "": name is NAME_VERSION_DATE
+	file         string // the image, a file or a directory
+	beside       string // where commands.txt may lie; "": nowhere
+}
+
+// call makes app and version of a name, see callImage.
+func (c *dirContainer) call(name string) (ok bool) {
+	if _, _, _, whole := splitImageName(name); whole {
+		c.name = name
+	}
+	c.app, c.version, ok = callImage(name)
+	return ok
+}
+
+// callImage makes app and version of an image's name: NAME:VERSION,
+// NAME_VERSION, as `apptainer pull` makes them, or NAME alone. Of
+// NAME_VERSION_DATE it makes nothing: that tells all by itself.
+func callImage(name string) (app, version string, ok bool) {
+	if _, _, _, ok := splitImageName(name); ok {
+		return "", "", true
+	}
+	if app, version, ok = splitTag(name); ok {
+		return app, version, true
+	}
+	if i := strings.LastIndexByte(name, '_'); i > 0 && i < len(name)-1 {
+		app, version = name[:i], name[i+1:]
+	} else {
+		app, version = name, "latest"
+	}
+	return app, version, nameable(app) && nameable(version)
+}
+
+func (c dirContainer) about() about {
+	a := about{dir: c.name, app: c.app, version: c.version, place: c.file, silent: true, published: time.Unix(0, 0)}
+	files := []string{c.file}
+	if c.beside != "" {
+		files = append(files, filepath.Join(c.beside, "commands.txt"))
+	}
+	a.key = "dir/" + c.store.source + "/" + c.name
+	for i, f := range files {
+		var st unix.Stat_t
+		if unix.Stat(f, &st) != nil {
+			continue
+		}
+		a.key += fmt.Sprintf("/%x.%x.%x.%x", st.Dev, st.Ino, st.Size, st.Mtim.Nano())
+		a.published = time.Unix(st.Mtim.Sec, 0)
+		switch {
+		case i > 0:
+			a.silent = false
+		case st.Mode&unix.S_IFMT == unix.S_IFREG:
+			a.file = c.file
+		}
+	}
+	return a
+}
+
+func (c dirContainer) text(ctx context.Context, name string) ([]byte, error) {
+	if c.beside == "" {
+		return nil, notExist(name)
+	}
+	return hostContainer{c.store.source, c.beside}.text(ctx, name)
+}
+
+func (c dirContainer) rootfs(context.Context) (r rootfs, err error) {
+	at, err := filepath.EvalSymlinks(c.file)
+	if err != nil {
+		return r, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(at, &st); err != nil {
+		return r, &os.PathError{Op: "stat", Path: at, Err: err}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		r.host = at
+		sum := sha1.Sum(fmt.Appendf(nil, "%s\x00%x.%x.%x", at, st.Dev, st.Ino, st.Mtim.Nano()))
+		r.id = hex.EncodeToString(sum[:])
+		return r, nil
+	}
+	if c.store.public && st.Mode&0o004 == 0 {
+		return r, fmt.Errorf("%w: not everybody who sees the mount may read %s: chmod o+r, or mount without allow_other", image.ErrRefused, at)
+	}
+	r.id, r.spec, err = image.IdentifyHost(at)
+	return r, err
+}
+
+// CheckFolder reports why a folder cannot be a source on a mount that others
+// may use: what not everybody may read would be read with the daemon's rights.
+func CheckFolder(dir string, public bool) error {
+	for need, at := os.FileMode(0o005), dir; public; need, at = 0o001, filepath.Dir(at) {
+		st, err := os.Stat(at)
+		if err != nil && !errors.Is(err, os.ErrPermission) { // a directory above is closed: it is named
+			return fmt.Errorf("the folder cannot be read: %w", err)
+		}
+		if err == nil && st.Mode()&need != need {
+			return fmt.Errorf("%w: not everybody who sees the mount may read %s: chmod o+rx %s, or mount without allow_other", image.ErrRefused, dir, at)
+		}
+		if at == filepath.Dir(at) {
+			break
+		}
+	}
+	if _, err := os.ReadDir(dir); err != nil {
+		return fmt.Errorf("the folder cannot be read: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package tree
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/neurodesk/neurodeskfs/fs/image"
+)
+
+const (
+	runscript = "/.singularity.d/runscript"
+	maxListed = 20000 // names read of one directory
+)
+
+// commands lists what an image exposes. A silent image is looked into once; what
+// it says is kept by its content.
+func (x *index) commands(ctx context.Context, m *img) ([]Command, error) {
+	info, err := x.await(ctx, m)
+	if err != nil || !m.silent {
+		return m.info.Commands, err
+	}
+	if list := m.found.Load(); list != nil {
+		return *list, nil
+	}
+	var list []Command
+	key := m.app + "/" + info.ImageID + x.images.Trust()
+	if b, ok := x.memo.Get("commands", key); !ok || json.Unmarshal(b, &list) != nil {
+		list, err = x.lookInside(ctx, m.app, info.ImageID, *info)
+		if errors.Is(err, image.ErrRefused) {
+			return x.refuse(m, err), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if b, err := json.Marshal(list); err == nil {
+			x.memo.Put("commands", key, b)
+		}
+	}
+	m.found.Store(&list)
+	return list, nil
+}
+
+// refuse gives an image that cannot be used a command of its own name, which
+// tells why.
+func (x *index) refuse(m *img, err error) []Command {
+	reason := err.Error()
+	if m.refused.Swap(&reason) == nil {
+		x.log.Error("an image cannot be used", "image", m.place, "err", err)
+	}
+	list := []Command{{Name: m.app}}
+	m.found.Store(&list)
+	return list
+}
+
+// lookInside asks an image, which is shown as id, for its commands.
+func (x *index) lookInside(ctx context.Context, app, id string, info Info) ([]Command, error) {
+	files := image.HostFiles(info.Host)
+	if info.Host == "" {
+		root, err := x.images.Root(ctx, id, info.Spec)
+		if err != nil {
+			return nil, err
+		}
+		files = image.VolumeFiles(root)
+	}
+	list, err := findCommands(ctx, files, app, x.never)
+	if err == nil {
+		err = ctx.Err()
+	}
+	return list, err
+}
+
+// findCommands asks the image itself: the directories of DEPLOY_PATH and the
+// names in DEPLOY_BINS, or, where it has neither, its programs in
+// /usr/local/bin; and the runscript under the app's name. What is not there
+// counts as nothing; other errors are returned.
+func findCommands(ctx context.Context, f image.Files, app string, never map[string]bool) ([]Command, error) {
+	vars, err := f.Environment(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dirs, bins := vars["DEPLOY_PATH"], vars["DEPLOY_BINS"]
+	deployed := dirs != "" || bins != ""
+	if !deployed {
+		dirs = "/usr/local/bin"
+	}
+	list := []Command{}
+	add := func(line, at string) {
+		name, abs, ok := exposed(line)
+		if at != "" {
+			abs = at
+		}
+		if _, known := command(list, name); ok && !known {
+			list = append(list, Command{name, abs})
+		}
+	}
+	for dir := range strings.SplitSeq(dirs, ":") {
+		programs, err := programsIn(ctx, f, dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range programs {
+			if deployed || plausible(name, never) {
+				add(name, path.Join("/", dir, name))
+			}
+		}
+	}
+	for name := range strings.SplitSeq(bins, ":") {
+		add(name, "")
+	}
+	_, runs, err := f.Program(ctx, runscript)
+	if err != nil {
+		return nil, err
+	}
+	if runs {
+		add(app, runscript)
+	}
+	if _, known := command(list, app); !known && len(list) == 0 {
+		add(app, "")
+	}
+	return list, nil
+}
+
+// programsIn lists what can be run in a directory, links followed.
+func programsIn(ctx context.Context, f image.Files, dir string) (programs []string, err error) {
+	at, err := f.Resolve(ctx, dir)
+	if notThere(err) || err == nil && !at.IsDir() || dir == "" {
+		return nil, nil
+	}
+	var names []string
+	if err == nil {
+		names, err = f.ReadDir(ctx, at.Path, maxListed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		_, runs, err := f.Program(ctx, at.Path+"/"+name)
+		if err != nil {
+			return nil, err
+		}
+		if runs {
+			programs = append(programs, name)
+		}
+	}
+	return programs, nil
+}

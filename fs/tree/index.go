@@ -1,0 +1,360 @@
+package tree
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/neurodesk/neurodeskfs/cvmfs"
+	"github.com/neurodesk/neurodeskfs/cvmfs/fetch"
+	"github.com/neurodesk/neurodeskfs/fs/image"
+)
+
+const (
+	indexWorkers = 64               // images read at once, behind those that somebody waits for
+	retryPause   = 30 * time.Second // before an image that failed is tried again
+)
+
+// img is one image of one source.
+type img struct {
+	about
+	container          container
+	source             string // the source's name
+	app, version, date string // no date: the version is the build
+
+	found   atomic.Pointer[[]Command] // of a silent image, once it was looked into
+	refused atomic.Pointer[string]    // why a silent image cannot be used, once that is known
+
+	// guarded by index.mu until ready is closed; info never changes after
+	ready   chan struct{} // closed when info is there
+	running bool
+	err     error // the last failure
+	info    Info
+}
+
+func (m *img) build() string { return buildName(m.version, m.date) }
+
+// buildName is the name of a build's directory in that of its app.
+func buildName(version, date string) string {
+	if date == "" {
+		return version
+	}
+	return version + "_" + date
+}
+
+// index knows which image has which commands. It is built in the background
+// and on demand. Safe for concurrent use.
+type index struct {
+	ctx    context.Context // ends with the tree, or when a newer index takes over
+	stop   context.CancelFunc
+	stores []store
+	old    *index // the one before, whose images need not be read again
+	log    *slog.Logger
+	images *image.Images
+	memo   cvmfs.Memo
+	never  map[string]bool
+	pins   pins
+
+	patience patience
+	listed   chan struct{}       // closed when the sources were listed
+	tried    chan struct{}       // closed when every image was read or has failed once
+	all      chan struct{}       // closed when every image is ready
+	spawn    func(func()) bool   // runs it beside; false: the tree is closed
+	changed  func(apps []string) // called when listings are other than they were: bin's, that of apps, those of apps
+
+	mu         sync.Mutex        // guards all below
+	byApp      map[string][]*img // newest first
+	order      []*img
+	partial    map[string]bool       // apps that were listed without the images that failed
+	left       int                   // images that are not ready
+	owners     map[string]Owner      // of the images that are ready; nil: to be made
+	listErr    map[string]error      // by FQRN: sources that could not be listed
+	catalogues map[string]*catalogue // by source: those read so far
+	step       chan struct{}         // closed and replaced at every progress
+}
+
+func newIndex(ctx context.Context, o Options, old *index, spawn func(func()) bool, changed func([]string)) *index {
+	never := o.Never
+	if never == nil {
+		never = DefaultNever
+	}
+	var stores []store
+	for _, s := range o.Sources {
+		if s.Layout != LayoutRaw {
+			stores = append(stores, s.store(o.Images))
+		}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	return &index{
+		ctx: ctx, stop: stop, stores: stores, old: old, log: o.Logger, images: o.Images, memo: o.Memo, never: neverSet(never), pins: o.Pins, changed: changed,
+		spawn: spawn, patience: usualPatience, tried: make(chan struct{}), partial: map[string]bool{},
+		listed: make(chan struct{}), all: make(chan struct{}), step: make(chan struct{}),
+		byApp: map[string][]*img{}, listErr: map[string]error{},
+		catalogues: map[string]*catalogue{},
+	}
+}
+
+// build lists the sources and reads every image, until it is done or the index
+// is closed. What fails is tried again.
+func (x *index) build() {
+	sources := slices.Clone(x.stores)
+	var lists sync.WaitGroup
+	lists.Go(x.readCatalogues) // beside the listing: both cost the same round trips
+	for pause := time.Duration(0); ; pause = retryPause {
+		select {
+		case <-x.ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		sources = slices.DeleteFunc(sources, x.listOnce)
+		if len(sources) == 0 {
+			x.old = nil
+		}
+		if pause == 0 {
+			lists.Wait()
+			close(x.listed)
+		}
+		done := x.readAll() && len(sources) == 0
+		if x.ctx.Err() != nil {
+			return
+		}
+		if done {
+			close(x.all)
+		}
+		if pause == 0 {
+			close(x.tried)
+		}
+		x.changed(x.takePartial())
+		if done {
+			return
+		}
+	}
+}
+
+// takePartial returns the apps whose listing may have been incomplete.
+func (x *index) takePartial() []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	apps := slices.Collect(maps.Keys(x.partial))
+	clear(x.partial)
+	return apps
+}
+
+// listOnce lists a source and reports whether there is nothing more to list.
+func (x *index) listOnce(s store) bool {
+	err := x.list(s)
+	if err != nil {
+		x.log.Error("the images of a source cannot be listed", "source", s.name(), "err", err)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.listErr[s.name()] = err
+	for _, list := range x.byApp {
+		slices.SortFunc(list, func(a, b *img) int {
+			return cmp.Or(-compareNatural(a.version, b.version), -strings.Compare(a.date, b.date))
+		})
+	}
+	return err == nil || errors.Is(err, iofs.ErrNotExist)
+}
+
+// unlisted says which sources could not be listed, if any.
+func (x *index) unlisted() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var errs []error
+	for fqrn, err := range x.listErr {
+		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("%s: %w", fqrn, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// readAll reads what is not read yet and reports whether nothing is left.
+func (x *index) readAll() bool {
+	x.mu.Lock()
+	images := slices.Clone(x.order)
+	x.mu.Unlock()
+	work := make(chan *img)
+	var workers sync.WaitGroup
+	for range min(indexWorkers, len(images)) {
+		workers.Go(func() {
+			for m := range work {
+				x.await(fetch.Prefetch(x.ctx), m)
+			}
+		})
+	}
+	for _, m := range images {
+		if m.silent {
+			continue // until somebody asks for it
+		}
+		select {
+		case work <- m:
+		case <-x.ctx.Done():
+		}
+	}
+	close(work)
+	workers.Wait()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.left == 0
+}
+
+// list finds the images of a source by the names of their containers.
+func (x *index) list(s store) error {
+	return s.list(x.ctx, func(c container) {
+		about := c.about()
+		m := &img{about: about, container: c, source: s.name(), app: about.app, version: about.version, ready: make(chan struct{})}
+		if m.app == "" {
+			var ok bool
+			if m.app, m.version, m.date, ok = splitImageName(about.dir); !ok {
+				return
+			}
+		}
+		m.inherit(x.old)
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if slices.ContainsFunc(x.byApp[m.app], func(o *img) bool { return o.build() == m.build() }) {
+			return // earlier sources shadow later ones
+		}
+		x.byApp[m.app] = append(x.byApp[m.app], m)
+		x.order = append(x.order, m)
+		x.owners = nil // a silent image owns its name unread
+		if !m.silent && !m.known() {
+			x.left++
+		}
+	})
+}
+
+// inherit takes over what an older index knows of the very same content.
+func (m *img) inherit(old *index) {
+	if old == nil || m.silent {
+		return
+	}
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	i := slices.IndexFunc(old.byApp[m.app], func(o *img) bool { return o.key == m.key })
+	if i < 0 {
+		return
+	}
+	o := old.byApp[m.app][i]
+	m.revision, m.published = o.revision, o.published
+	if o.known() {
+		m.info = o.info
+		close(m.ready)
+	}
+}
+
+// await reads m if need be and waits for it.
+func (x *index) await(ctx context.Context, m *img) (*Info, error) {
+	x.mu.Lock()
+	select {
+	case <-m.ready:
+		x.mu.Unlock()
+		return &m.info, nil
+	default:
+	}
+	x.begin(ctx, m)
+	step := x.step
+	x.mu.Unlock()
+	for {
+		select {
+		case <-m.ready:
+			return &m.info, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-step:
+		}
+		x.mu.Lock()
+		running, err := m.running, m.err
+		step = x.step
+		x.mu.Unlock()
+		if !running && err != nil {
+			return nil, err
+		}
+	}
+}
+
+// begin starts to read m if nobody does; index.mu is held. ctx says whether
+// somebody waits for it.
+func (x *index) begin(ctx context.Context, m *img) {
+	if m.running || m.known() {
+		return
+	}
+	m.running = true
+	life := x.ctx
+	if fetch.IsPrefetch(ctx) {
+		life = fetch.Prefetch(life)
+	}
+	if !x.spawn(func() { x.read(life, m) }) {
+		m.running, m.err = false, context.Canceled
+	}
+}
+
+// failed returns the last failure of m, if nobody reads it again now.
+func (x *index) failed(m *img) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if m.running || m.known() {
+		return nil
+	}
+	return m.err
+}
+
+// read fills in m and tells who waits.
+func (x *index) read(ctx context.Context, m *img) {
+	info, err := x.inspect(ctx, m)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	m.running, m.err = false, err
+	if err == nil {
+		m.info = info
+		if !m.silent {
+			x.left--
+			x.owners = nil
+		}
+		close(m.ready)
+	} else if !errors.Is(err, context.Canceled) {
+		x.log.Warn("an image's commands cannot be read yet", "image", m.dir, "err", err)
+	}
+	close(x.step)
+	x.step = make(chan struct{})
+}
+
+// known reports whether m was read; index.mu is held or m.ready was seen closed.
+func (m *img) known() bool {
+	select {
+	case <-m.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// unknown reports whether a server would have to be asked for more than m's name.
+func (m *img) unknown() bool { return m.remote && !m.known() }
+
+// progress counts apps, distinct commands in M/bin, and images not read yet.
+func (x *index) progress() (apps, commands, pending int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.shown()), len(x.table()), x.left
+}
+
+func wait(ctx context.Context, c <-chan struct{}) error {
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,98 @@
+package tree
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/neurodesk/neurodeskfs/fs/image"
+)
+
+// maxText bounds commands.txt, env.txt and the like, bytes.
+const maxText = 4 << 20
+
+// Info is what is known of an image from its container's directory. It is
+// derived from content, so it is kept by that content's hash.
+type Info struct {
+	Published bool       `json:"published"`         // commands.txt is there
+	Retired   bool       `json:"retired,omitempty"` // the image is gone, its commands are still listed
+	Commands  []Command  `json:"commands,omitempty"`
+	ImageID   string     `json:"image,omitempty"`
+	Spec      image.Spec `json:"spec,omitzero"`
+	Host      string     `json:"host,omitempty"` // the root tree, where it is a directory of the host
+}
+
+// Command is one exposed command.
+type Command struct {
+	Name string `json:"name"`
+	Path string `json:"path,omitempty"` // in the image, where commands.txt says it
+}
+
+// inspect reads the container's directory, or what is remembered of it.
+func (x *index) inspect(ctx context.Context, m *img) (Info, error) {
+	if m.silent {
+		return x.examine(ctx, m) // its catalogs tell all
+	}
+	var info Info
+	if b, ok := x.memo.Get("index", m.key); ok && json.Unmarshal(b, &info) == nil {
+		return info, nil
+	}
+	info, err := x.examine(ctx, m)
+	if err != nil {
+		return Info{}, err
+	}
+	if b, err := json.Marshal(info); err == nil {
+		x.memo.Put("index", m.key, b)
+	}
+	return info, nil
+}
+
+// examine looks into the container's directory.
+func (x *index) examine(ctx context.Context, m *img) (Info, error) {
+	if m.silent {
+		r, err := m.container.rootfs(ctx)
+		if notThere(err) {
+			return Info{}, nil
+		}
+		return Info{Published: err == nil, ImageID: r.id, Spec: r.spec, Host: r.host}, err
+	}
+	text, err := m.container.text(ctx, "commands.txt")
+	if notThere(err) {
+		return Info{}, nil
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	info := Info{Published: true, Commands: parseCommands(string(text))}
+	r, err := m.container.rootfs(ctx)
+	if notThere(err) {
+		info.Retired = true
+		return info, nil
+	}
+	info.ImageID, info.Spec, info.Host = r.id, r.spec, r.host
+	return info, err
+}
+
+// parseCommands reads commands.txt: each name once, in the order of the file.
+func parseCommands(text string) []Command {
+	var list []Command
+	seen := map[string]bool{}
+	for line := range strings.Lines(text) {
+		name, path, ok := exposed(line)
+		if ok && !seen[name] {
+			seen[name] = true
+			list = append(list, Command{name, path})
+		}
+	}
+	return list
+}
+
+// command finds one of an image's commands.
+func command(list []Command, name string) (Command, bool) {
+	n := slices.IndexFunc(list, func(c Command) bool { return c.Name == name })
+	if n < 0 {
+		return Command{}, false
+	}
+	return list[n], true
+}

@@ -1,0 +1,212 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/neurodesk/neurodeskfs/fs/volume"
+)
+
+// Refresh makes a new index of the revisions that the sources show now, shows
+// it when every image was tried, and returns the directories that changed. With
+// an error, that a source cannot be listed for example, the old index stays. An
+// image that cannot be read does not hold up the others.
+func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
+	t.moving.Lock()
+	defer t.moving.Unlock()
+	old := t.index.Load()
+	var x *index
+	x = newIndex(t.ctx, t.o, old, t.spawn, func(apps []string) {
+		if t.index.Load() == x {
+			t.listingsChanged(apps)
+		}
+	})
+	t.spawn(x.build)
+	err := wait(ctx, x.tried)
+	if err == nil {
+		err = x.unlisted()
+	}
+	if err != nil {
+		x.stop()
+		_, _, left := x.progress()
+		return nil, fmt.Errorf("the command index of the new revision is not complete (%d images left); the old one stays: %w", left, err)
+	}
+	t.changed.Store(time.Now().UnixNano())
+	t.index.Store(x)
+	old.stop()
+	return t.compare(ctx, generation{t, old}, generation{t, x})
+}
+
+// compare finds the directories that the kernel may know and that differ.
+func (t *Tree) compare(ctx context.Context, before, after generation) ([]volume.Change, error) {
+	dirs := map[uint64]string{}
+	err := t.o.Table.Each(dirRecord(""), func(entry uint64, record string) bool {
+		dirs[entry] = strings.TrimPrefix(record, dirRecord(""))
+		return true
+	})
+	var changes []volume.Change
+	for entry, path := range dirs {
+		if path == "" || strings.HasPrefix(path, ".neurodeskfs/images") || strings.HasPrefix(path, ".neurodeskfs/locked") || path == "cvmfs" {
+			continue // what they show does not depend on the revision
+		}
+		names, dirErr := differing(ctx, before, after, path)
+		err = errors.Join(err, dirErr)
+		if len(names) > 0 || dirErr != nil {
+			changes = append(changes, volume.Change{Dir: volume.Node{Volume: t, Entry: entry}, Names: names})
+		}
+	}
+	return changes, err
+}
+
+// differing lists the names in the directory at path that stand for something
+// else after than before. What cannot be told any more of the directory as it
+// was is taken to differ, subdirectories aside: they have one node for ever.
+func differing(ctx context.Context, before, after generation, path string) (names []string, err error) {
+	b, err := after.signs(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	a, err := before.signs(ctx, path)
+	if err != nil && ctx.Err() != nil {
+		return nil, err
+	}
+	for name, sign := range a {
+		if b[name] != sign {
+			names = append(names, name)
+		}
+	}
+	for name, sign := range b {
+		if _, ok := a[name]; !ok && (err == nil || sign != signDir) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// signDir is the sign of a subdirectory.
+const signDir = "directory"
+
+// signChild is the sign of a name where no other is known.
+func signChild(ctx context.Context, child func(context.Context, string) (volume.Child, error), name string) (string, error) {
+	c, err := child(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	if c.Attr.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return signDir, nil
+	}
+	return fmt.Sprintf("%s\x00%d", c.Volume.Key(), c.Entry), nil
+}
+
+// signs maps the names in a directory to what they stand for; a directory that
+// is not there has none.
+func (t generation) signs(ctx context.Context, path string) (map[string]string, error) {
+	m := map[string]string{}
+	d, err := t.directory(path)
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.names(ctx)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return m, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	sign := d.sign
+	if sign == nil {
+		sign = func(ctx context.Context, name string) (string, error) {
+			return signChild(ctx, d.child, name)
+		}
+	}
+	for _, name := range names {
+		s, err := sign(ctx, name)
+		if errors.Is(err, iofs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		m[name] = s
+	}
+	return m, nil
+}
+
+// Changed is when listings changed last.
+func (t *Tree) Changed() time.Time { return time.Unix(0, t.changed.Load()) }
+
+// Reconcile waits for the index and returns what the kernel may hold of an earlier
+// daemon and that is not so any more: every name that the table has given a node
+// which is not the one it has now.
+func (t *Tree) Reconcile(ctx context.Context) ([]volume.Change, error) {
+	x := t.index.Load()
+	if err := wait(ctx, x.tried); err != nil {
+		return nil, err
+	}
+	given, dirs, err := t.given()
+	if err != nil {
+		return nil, err
+	}
+	now := generation{t, x}
+	var changes []volume.Change
+	for path, entry := range dirs {
+		var names []string
+		if len(given[path]) > 0 {
+			d, err := now.directory(path)
+			if err != nil {
+				return changes, err
+			}
+			for name, entries := range given[path] {
+				if c, err := d.child(ctx, name); err != nil || len(entries) > 1 || c.Entry != entries[0] {
+					names = append(names, name)
+				}
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+			}
+		}
+		if path != "" && path != "cvmfs" && !strings.HasPrefix(path, ".neurodeskfs/images") && !strings.HasPrefix(path, ".neurodeskfs/locked") {
+			changes = append(changes, volume.Change{Dir: volume.Node{Volume: t, Entry: entry}, Names: names})
+		}
+	}
+	return changes, nil
+}
+
+// given lists the tree's directories that the table has numbered, and the files
+// and links in each with their numbers.
+func (t *Tree) given() (files map[string]map[string][]uint64, dirs map[string]uint64, err error) {
+	files, dirs = map[string]map[string][]uint64{}, map[string]uint64{}
+	err = t.o.Table.Each(dirRecord(""), func(entry uint64, record string) bool {
+		dirs[strings.TrimPrefix(record, dirRecord(""))] = entry
+		return true
+	})
+	err = errors.Join(err, t.o.Table.Each(string(recordLauncher)+"\x00", func(entry uint64, _ string) bool {
+		own := files[".neurodeskfs"]
+		if own == nil {
+			own = map[string][]uint64{}
+			files[".neurodeskfs"] = own
+		}
+		own["launcher"] = append(own["launcher"], entry)
+		return true
+	}))
+	for _, kind := range []byte{recordLink, recordFile} {
+		err = errors.Join(err, t.o.Table.Each(string(kind)+"\x00", func(entry uint64, record string) bool {
+			place, _, _ := strings.Cut(record[2:], "\x00")
+			dir, name := path.Split(place)
+			dir = strings.TrimSuffix(dir, "/")
+			if files[dir] == nil {
+				files[dir] = map[string][]uint64{}
+			}
+			files[dir][name] = append(files[dir][name], entry)
+			return true
+		}))
+	}
+	return files, dirs, err
+}

@@ -1,0 +1,83 @@
+package tree
+
+import (
+	"strings"
+)
+
+// splitImageName takes the name of an image apart, from the right, since an
+// app's name may hold an underscore: neurodesktop-lite_arm64_20260428_20260813.
+// The last part is the build date, eight digits. App and version become names in
+// the tree, so "." and "..", and what would break a listing's lines, are refused.
+func splitImageName(s string) (app, version, date string, ok bool) {
+	i := strings.LastIndexByte(s, '_')
+	if i < 0 {
+		return "", "", "", false
+	}
+	rest, date := s[:i], s[i+1:]
+	j := strings.LastIndexByte(rest, '_')
+	if j <= 0 || j == len(rest)-1 || len(date) != 8 || strings.Trim(date, "0123456789") != "" {
+		return "", "", "", false
+	}
+	app, version = rest[:j], rest[j+1:]
+	if !nameable(app) || !nameable(version) {
+		return "", "", "", false
+	}
+	return app, version, date, true
+}
+
+func nameable(s string) bool {
+	return s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// compareNatural orders free-form versions as a person would: runs of digits by
+// their value, all else by bytes, digits before letters. A leading v before a
+// digit does not count. Versions that differ in spelling only (01 and 1) are
+// ordered by their bytes.
+func compareNatural(a, b string) int {
+	x, y := trimV(a), trimV(b)
+	for x != "" && y != "" {
+		dx, dy := leadingDigits(x), leadingDigits(y)
+		if dx > 0 && dy > 0 {
+			if c := compareNumbers(x[:dx], y[:dy]); c != 0 {
+				return c
+			}
+			x, y = x[dx:], y[dy:]
+			continue
+		}
+		if x[0] != y[0] {
+			if x[0] < y[0] {
+				return -1
+			}
+			return 1
+		}
+		x, y = x[1:], y[1:]
+	}
+	if c := len(x) - len(y); c != 0 {
+		return c
+	}
+	return strings.Compare(a, b)
+}
+
+func trimV(s string) string {
+	if len(s) > 1 && (s[0] == 'v' || s[0] == 'V') && s[1] >= '0' && s[1] <= '9' {
+		return s[1:]
+	}
+	return s
+}
+
+func leadingDigits(s string) int {
+	n := 0
+	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
+		n++
+	}
+	return n
+}
+
+// compareNumbers compares two runs of digits of any length.
+func compareNumbers(a, b string) int {
+	a, b = strings.TrimLeft(a, "0"), strings.TrimLeft(b, "0")
+	if len(a) != len(b) {
+		return len(a) - len(b)
+	}
+	return strings.Compare(a, b)
+}

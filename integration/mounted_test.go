@@ -1,0 +1,77 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestMountOfTheSitesOwn: where the host has the repository mounted (here by
+// another mount of ours in its raw view), that is the source: its commands run
+// from there, and nothing is fetched a second time.
+func TestMountOfTheSitesOwn(t *testing.T) {
+	needApptainer(t)
+	const fqrn = "neurodesk.golden.test"
+	site := mount(t, setup{Sources: []source{newStratum(t).Golden(fqrn)}})
+	m := mount(t, setup{Sources: []source{{Kind: "cvmfs-mounted", FQRN: fqrn, At: site.Path("cvmfs", "@fqrn@")}}})
+	m.Indexed()
+	if link, err := os.Readlink(m.Path("cvmfs", fqrn)); err != nil || link != site.Path("cvmfs", fqrn) {
+		t.Errorf("the raw view is a link to %q, %v", link, err)
+	}
+	rootfs, err := os.Readlink(m.Path("apps/mrtrix3/3.0.3_20240515/rootfs"))
+	if err != nil || !strings.HasPrefix(rootfs, site.Path("cvmfs", fqrn, "containers")+"/") {
+		t.Errorf("the image's tree is a link to %q, %v", rootfs, err)
+	}
+	image := goldenPath(t, "neurodesk", "samples", "image.nii")
+	r := m.Run(m.Path("bin/mrinfo"), "-size", image)
+	if r.Status != 0 || r.Stdout != "32 32 8\n" {
+		t.Errorf("mrinfo: %+v", r)
+	}
+	r = m.Run(m.Path("bin/retiredtool"))
+	if r.Status != 69 {
+		t.Errorf("a retired tool: %+v", r)
+	}
+	s := m.Status()
+	if s.Sources[0].HTTPRequests != 0 || s.Cache.Objects != 0 {
+		t.Errorf("something was fetched: %+v", s)
+	}
+	if r := neurodeskfs(t, "reload", m.Path()); r.Status != 0 || !strings.Contains(r.Stdout, "as it is mounted at") {
+		t.Errorf("reload: %+v", r)
+	}
+}
+
+// TestMountedNowhere: a source that the host has not mounted is named.
+func TestMountedNowhere(t *testing.T) {
+	r := refused(t, setup{Sources: []source{{Kind: "cvmfs-mounted", FQRN: "neurodesk.golden.test", At: shortDir(t) + "/@fqrn@"}}})
+	if r.Status != 4 || !strings.Contains(r.Stderr, "is not mounted at") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestRawViewElsewhere: root shows M/cvmfs at a second place, for scripts that
+// name /cvmfs; it goes with the mount, and takes nothing's place.
+func TestRawViewElsewhere(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can mount at a second place")
+	}
+	const fqrn = "delta.golden.test"
+	src := newStratum(t).Golden(fqrn)
+	at := shortDir(t)
+	m := mount(t, setup{Sources: []source{src}, CVMFSAt: at})
+	want, err := os.ReadFile(m.Raw(fqrn, "data/.cvmfscatalog"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(at, fqrn, "data/.cvmfscatalog")); err != nil || string(got) != string(want) {
+		t.Errorf("at the second place: %q, %v", got, err)
+	}
+	r := refused(t, setup{Sources: []source{src}, CVMFSAt: at})
+	if r.Status != 5 || !strings.Contains(r.Stderr, "is mounted at "+at) {
+		t.Errorf("a place that is taken: %+v", r)
+	}
+	m.Unmount()
+	if entries, err := os.ReadDir(at); err != nil || len(entries) != 0 {
+		t.Errorf("after umount: %v, %v", entries, err)
+	}
+}

@@ -1,0 +1,116 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// jobSite is a configuration for run, with a cache of its own.
+func jobSite(t *testing.T) (s setup, config string) {
+	t.Helper()
+	src := newStratum(t).Golden("neurodesk.golden.test")
+	src.Layout = "neurodesk"
+	return setup{Sources: []source{src}}.prepare(t)
+}
+
+// jobProcesses are the processes of run that have the configuration.
+func jobProcesses(config string, words ...string) []int {
+	return processes(func(p process) bool {
+		line := strings.Join(p.args, " ")
+		for _, w := range words {
+			if strings.Contains(line, w) {
+				return true
+			}
+		}
+		return strings.Contains(line, "run --serve") && strings.Contains(line, config)
+	})
+}
+
+// TestLaunchRun: the program is what it would be outside, at a mount point that
+// the host lacks, and nothing of it is there afterwards.
+func TestLaunchRun(t *testing.T) {
+	s, config := jobSite(t)
+	const absent = "/neurodesk-of-no-host"
+	job := func(mountpoint string, command ...string) *exec.Cmd {
+		c := exec.Command(program(t), append([]string{"run", "--config", config, mountpoint, "--"}, command...)...)
+		c.Env = append(os.Environ(), "NEURODESK_RUNTIME=bwrap")
+		return c
+	}
+	table := map[string]struct {
+		mountpoint     string
+		command        []string
+		stdin, stdout  string
+		status         int
+		signal         syscall.Signal
+		stderrContains string
+	}{
+		"a tool":             {absent, []string{"sh", "-c", "mrinfo -version | head -n1"}, "", "== mrinfo 3.0.3 ==\n", 0, 0, ""},
+		"a directory":        {s.Dir, []string{"sh", "-c", "echo $NEURODESK_MOUNT; ls $NEURODESK_MOUNT/bin/mrinfo"}, "", s.Dir + "\n" + s.Dir + "/bin/mrinfo\n", 0, 0, ""},
+		"ids":                {absent, []string{"id", "-u"}, "", run(t, exec.Command("id", "-u")).Stdout, 0, 0, ""},
+		"no capability more": {absent, []string{"grep", "CapEff", "/proc/self/status"}, "", run(t, exec.Command("grep", "CapEff", "/proc/self/status")).Stdout, 0, 0, ""},
+		"stdin":              {absent, []string{"cat"}, "in\n", "in\n", 0, 0, ""},
+		"exit status":        {absent, []string{"sh", "-c", "exit 7"}, "", "", 7, 0, ""},
+		"a signal":           {absent, []string{"sh", "-c", "kill -USR1 $$"}, "", "", -1, syscall.SIGUSR1, ""},
+		"what it left":       {absent, []string{"sh", "-c", "sleep 3611 & exit 3"}, "", "", 3, 0, ""},
+		"no program":         {absent, []string{"no-such-program"}, "", "", 127, 0, "there is no program no-such-program in PATH"},
+		"no executable":      {absent, []string{"/etc/passwd"}, "", "", 126, 0, ""},
+		"no mount point":     {filepath.Join(s.Dir, "x"), []string{"sh", "-c", "case $NEURODESK_MOUNT in */neurodesk-*) ;; *) exit 9;; esac"}, "", "", 0, 0, "mkdir -p"},
+	}
+	for name, test := range table {
+		t.Run(name, func(t *testing.T) {
+			c := job(test.mountpoint, test.command...)
+			c.Stdin = strings.NewReader(test.stdin)
+			r := run(t, c)
+			if r.Stdout != test.stdout || r.Status != test.status || r.Signal != test.signal || !strings.Contains(r.Stderr, test.stderrContains) ||
+				test.stderrContains == "" && test.status != 126 && r.Stderr != "" {
+				t.Errorf("%+v; %s", r, readText(filepath.Join(s.Cache, "neurodeskfs.log")))
+			}
+		})
+	}
+	if exists(absent) {
+		t.Errorf("%s is on the host", absent)
+	}
+	if left := jobProcesses(config, "sleep 3611"); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+}
+
+// TestLaunchRunKilled: whichever of its processes is killed, none stays.
+func TestLaunchRunKilled(t *testing.T) {
+	_, config := jobSite(t)
+	for name, find := range map[string]func(top int) []int{
+		"run": func(top int) []int { return []int{top} },
+		"guard": func(int) []int {
+			return processes(func(p process) bool { return len(p.args) > 2 && strings.HasPrefix(p.args[2], "--inside=") })
+		},
+		"daemon": func(int) []int { return jobProcesses(config) },
+		"program": func(int) []int {
+			return processes(func(p process) bool { return len(p.args) == 4 && p.args[3] == "job" })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := exec.Command(program(t), "run", "--config", config, "/neurodesk-of-no-host", "--",
+				"sh", "-c", "(setsid sleep 3612 &); mrinfo -version >/dev/null; echo up; sleep 3612; :", "job")
+			c.Env = append(os.Environ(), "NEURODESK_RUNTIME=bwrap")
+			out, err := c.StdoutPipe()
+			if err == nil {
+				err = c.Start()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := out.Read(make([]byte, 3)); err != nil {
+				t.Fatal(err)
+			}
+			for _, pid := range find(c.Process.Pid) {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+			c.Wait()
+			eventually(t, "nothing of the job is left", func() bool { return len(jobProcesses(config, "sleep 3612", "--inside=")) == 0 })
+		})
+	}
+}
