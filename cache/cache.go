@@ -11,6 +11,9 @@ type Store interface {
 	// Open returns the object under key, or an error that wraps ErrNotCached,
 	// ErrKey or ErrClosed. An object that is there but damaged counts as not cached.
 	Open(key string) (*Object, error)
+	// Recheck is Open for who was told a moment ago that the object is not there
+	// and has the right to fetch it by now: it counts no second miss.
+	Recheck(key string) (*Object, error)
 	// Create starts an object of size bytes, -1 when that is not known. Nothing
 	// is visible under key before Commit. It fails for a bad key or a closed
 	// store only: without a usable disk the object is kept in memory.

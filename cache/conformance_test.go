@@ -57,6 +57,9 @@ var conformance = map[string]func(t *testing.T, s Store){
 		if _, err := s.Open(keyFor(1)); !errors.Is(err, ErrNotCached) {
 			t.Error(err)
 		}
+		if _, err := s.Recheck(keyFor(1)); !errors.Is(err, ErrNotCached) {
+			t.Error(err)
+		}
 		if st := s.Stats(); st.Misses != 1 || st.Hits != 0 {
 			t.Errorf("%+v", st)
 		}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"container/list"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,15 @@ func NewMemory(limit int64) *Memory {
 
 // Open implements Store.
 func (m *Memory) Open(key string) (*Object, error) {
+	o, err := m.Recheck(key)
+	if errors.Is(err, ErrNotCached) {
+		m.misses.Add(1)
+	}
+	return o, err
+}
+
+// Recheck implements Store.
+func (m *Memory) Recheck(key string) (*Object, error) {
 	if err := CheckKey(key); err != nil {
 		return nil, err
 	}
@@ -42,7 +52,6 @@ func (m *Memory) Open(key string) (*Object, error) {
 		m.hits.Add(1)
 		return o, nil
 	}
-	m.misses.Add(1)
 	return nil, fmt.Errorf("cache: %s: %w", key, ErrNotCached)
 }
 

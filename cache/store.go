@@ -13,6 +13,15 @@ import (
 // use, else an open, an fstat and a read of 64 bytes; no database transaction.
 // A damaged file is removed and counts as not cached.
 func (d *Disk) Open(key string) (*Object, error) {
+	o, err := d.Recheck(key)
+	if errors.Is(err, ErrNotCached) {
+		d.misses.Add(1)
+	}
+	return o, err
+}
+
+// Recheck implements Store.
+func (d *Disk) Recheck(key string) (*Object, error) {
 	if err := CheckKey(key); err != nil {
 		return nil, err
 	}
@@ -32,7 +41,6 @@ func (d *Disk) Open(key string) (*Object, error) {
 		o = d.mem.lookup(key)
 	}
 	if o == nil {
-		d.misses.Add(1)
 		return nil, fmt.Errorf("cache: %s: %w", key, ErrNotCached)
 	}
 	d.hits.Add(1)

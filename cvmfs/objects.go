@@ -231,17 +231,18 @@ func (s *objects) sized(h *handle, o object) (*handle, error) {
 	return h, nil
 }
 
-// bring fetches one object, or waits while another process does.
+// bring fetches one object, or waits while another process does. It is run by
+// net.Once, and looks again: the run before may have ended, or the other process,
+// since its caller did.
 func (s *objects) bring(ctx context.Context, o object) (*cache.Object, error) {
-	if s.claim == nil {
-		return s.download(ctx, o)
+	if s.claim != nil {
+		release, err := s.claim(ctx, o.key())
+		if err != nil {
+			return nil, err
+		}
+		defer release()
 	}
-	release, err := s.claim(ctx, o.key())
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	if obj, err := s.store.Open(o.key()); !errors.Is(err, cache.ErrNotCached) {
+	if obj, err := s.store.Recheck(o.key()); !errors.Is(err, cache.ErrNotCached) {
 		return obj, err
 	}
 	return s.download(ctx, o)

@@ -115,7 +115,7 @@ func (r *Reader) block(ctx context.Context, i int64) (*cache.Object, error) {
 // fetch downloads block i into the cache, unless it came there since it was
 // looked for.
 func (r *Reader) fetch(ctx context.Context, i int64) error {
-	if o, err := r.bucket.o.Store.Open(r.bucket.key(r.file, i)); err == nil {
+	if o, err := r.bucket.o.Store.Recheck(r.bucket.key(r.file, i)); err == nil {
 		return o.Close()
 	}
 	version := r.file.Version

@@ -185,6 +185,7 @@ func TestATraceIsMadeMergedAndTakenElsewhere(t *testing.T) {
 			t.Errorf("object %d is out of order", i)
 		}
 	}
+	first.repo.Close() // its own second start may be fetching still
 	second := p.node(Options{})
 	if err := second.Import(list); err != nil {
 		t.Fatal(err)
