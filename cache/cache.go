@@ -18,8 +18,6 @@ type Store interface {
 	// is visible under key before Commit. It fails for a bad key or a closed
 	// store only: without a usable disk the object is kept in memory.
 	Create(key string, size int64) (*Writer, error)
-	// Stats is a snapshot and never blocks on the disk.
-	Stats() Stats
 }
 
 var (

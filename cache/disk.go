@@ -300,7 +300,7 @@ func (d *Disk) Close() error {
 	return err
 }
 
-// Stats implements Store.
+// Stats is a snapshot and never blocks on the disk.
 func (d *Disk) Stats() Stats {
 	m := d.mem.Stats()
 	d.mu.Lock()

@@ -158,7 +158,7 @@ func (m *Memory) release(s *shared) {
 	m.trim()
 }
 
-// Stats implements Store.
+// Stats is a snapshot and never blocks on the disk.
 func (m *Memory) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -135,7 +135,7 @@ func (s *objects) path(o object) string {
 }
 
 func newObjects(o Options) *objects {
-	s := &objects{store: o.Store, claim: o.Claim, net: o.Net, tiers: o.Tiers, fill: o.Fill, quota: o.Store.Stats().QuotaBytes, intake: newIntake()}
+	s := &objects{store: o.Store, claim: o.Claim, net: o.Net, tiers: o.Tiers, fill: o.Fill, quota: o.Quota, intake: newIntake()}
 	open, err := lru.NewWithEvict(descriptors(maxOpen, 4), func(_ string, h *handle) {
 		*s.held(h) -= h.Size()
 		h.release()

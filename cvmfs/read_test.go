@@ -260,7 +260,7 @@ func TestBadObjectsAreNeitherServedNorKept(t *testing.T) {
 	r := w.mustOpen(1)
 	victim := at(t, r, "victim")
 	before := r.Stats().VerifyFailures
-	used := w.opts.Store.Stats().UsedBytes
+	used := w.opts.Store.(*cache.Memory).Stats().UsedBytes
 	for name, effect := range map[string]cvmfstest.Effect{
 		"truncated": cvmfstest.Truncate(100), "empty": cvmfstest.Truncate(0), "a bit": cvmfstest.FlipBit(-20), "the first bit": cvmfstest.FlipBit(0),
 		"longer": cvmfstest.Append([]byte("more")), "much longer": cvmfstest.Append(make([]byte, 1<<20)), "a portal": cvmfstest.Portal(),
@@ -276,7 +276,7 @@ func TestBadObjectsAreNeitherServedNorKept(t *testing.T) {
 		}
 		rule.Remove()
 	}
-	if got := w.opts.Store.Stats().UsedBytes; got != used {
+	if got := w.opts.Store.(*cache.Memory).Stats().UsedBytes; got != used {
 		t.Errorf("the cache grew by %d bytes", got-used)
 	}
 	if r.Stats().VerifyFailures == before {

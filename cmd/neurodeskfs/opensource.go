@@ -97,7 +97,8 @@ func (d *daemon) openSource(ctx context.Context, s config.Source, head *cvmfs.He
 		return nil, fmt.Errorf("%s: %w", s.FQRN, err)
 	}
 	repo, err := cvmfs.Open(ctx, cvmfs.Options{
-		FQRN: s.FQRN, Keys: keys, Net: net, Store: d.disk, Claim: d.claim, Memo: memo{d.disk}, Tiers: d.tiers, Fill: d.fill, AllowExpired: d.expired,
+		FQRN: s.FQRN, Keys: keys, Net: net, Store: d.disk, Quota: d.disk.Stats().QuotaBytes, Claim: d.claim, Memo: memo{d.disk},
+		Tiers: d.tiers, Fill: d.fill, AllowExpired: d.expired,
 		BlacklistFile: s.Blacklist, Tag: s.Tag, Revision: s.Revision, Date: s.Date, RootHash: s.RootHash,
 		Resume: head, ExternalURL: s.ExternalURL, Logger: d.log, Serial: os.Getenv(serialVariable) != "",
 	})

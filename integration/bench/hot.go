@@ -38,7 +38,7 @@ func (b *bench) hotPeers(ctx context.Context, local string) (places []place) {
 	for i, peer := range []struct {
 		name  string
 		mount func(context.Context, string, string) error
-	}{{"squashfs", b.kernelSquashfs}, {"squashfuse", b.squashfuse}} {
+	}{{"squashfs", b.kernelSquashfs}, {"squashfuse", b.squashfuse}, {"least FUSE", b.leastFUSE}} {
 		dir := filepath.Join(b.scratch, fmt.Sprintf("peer%d", i))
 		err := b.makeDir(dir)
 		if err == nil {
@@ -53,8 +53,8 @@ func (b *bench) hotPeers(ctx context.Context, local string) (places []place) {
 	return places
 }
 
-// benchHot compares what needs no byte from anywhere with the local file system
-// and with both ways to mount a squashfs.
+// benchHot compares what needs no byte from anywhere with the local file system,
+// with both ways to mount a squashfs, and with the least FUSE file system.
 func benchHot(ctx context.Context, b *bench) error {
 	m, local, err := b.hotSite(ctx)
 	if err != nil {
