@@ -161,7 +161,8 @@ func (c conformer) background(inv trial, runtime string) started {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(func() { s.cmd.Process.Kill() })
+	patience := time.AfterFunc(time.Minute, func() { s.cmd.Process.Kill() }) // it may never say what is waited for
+	c.t.Cleanup(func() { patience.Stop(); s.cmd.Process.Kill() })
 	s.out = bufio.NewReader(pipe)
 	line, err := s.out.ReadString('\n')
 	if s.tool, _ = strconv.Atoi(strings.TrimSpace(line)); err != nil || s.tool == 0 {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,7 +32,19 @@ func TestMain(m *testing.M) {
 	if orders := os.Getenv(soakVariable); orders != "" {
 		os.Exit(soakClient(orders, os.Args[1]))
 	}
+	heedSignals()
 	os.Exit(runTests(m))
+}
+
+// heedSignals undoes what a background job of a shell, or nohup, inherits: who
+// ignores a signal hands that on to all that it starts, and a shell's trap for it
+// is then without effect.
+func heedSignals() {
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig) // caught here, and still without effect; the default in what is started
+		}
+	}
 }
 
 func runTests(m *testing.M) int {
