@@ -63,6 +63,16 @@ func (o object) name() string {
 	return o.hash.Path(o.suffix)
 }
 
+// flight names the download of o as it is asked for. Who asks in another way, by
+// a wrong size or at a wrong place, as a wrong trace does, fails alone.
+func (o object) flight() string {
+	span := [2]int64{}
+	if o.span != nil {
+		span = *o.span
+	}
+	return fmt.Sprint(o.key(), " ", o.name(), " ", o.bound(), " ", span)
+}
+
 // bound is how long the content may be.
 func (o object) bound() int64 {
 	if o.size >= 0 {
@@ -176,7 +186,7 @@ func (s *objects) get(ctx context.Context, o object) (*handle, error) {
 		if !errors.Is(err, cache.ErrNotCached) {
 			return nil, fmt.Errorf("cvmfs: object %s: %w", o.hash, err)
 		}
-		err = s.net.Once(ctx, key, func(ctx context.Context) error {
+		err = s.net.Once(ctx, o.flight(), func(ctx context.Context) error {
 			if h, ok := s.opened(key); ok { // a run ended between our look and this one's start
 				h.release()
 				return nil

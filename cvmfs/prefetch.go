@@ -171,7 +171,7 @@ func (s *objects) obtain(ctx context.Context, o object) (present bool, err error
 	if !errors.Is(err, cache.ErrNotCached) {
 		return false, fmt.Errorf("cvmfs: object %s: %w", o.hash, err)
 	}
-	err = s.net.Once(ctx, o.key(), func(ctx context.Context) error {
+	err = s.net.Once(ctx, o.flight(), func(ctx context.Context) error {
 		obj, err := s.bring(ctx, o)
 		if err == nil {
 			obj.Close()
