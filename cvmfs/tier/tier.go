@@ -222,25 +222,34 @@ func (t *Tier) bounded(ctx context.Context, operation func() error) error {
 			t.hanging.Add(-1)
 		}
 	}()
+	began := time.Now()
 	timer := time.NewTimer(t.patience)
 	defer timer.Stop()
-	cause := error(ErrAside)
+	// giveUp counts the operation as one that hangs, unless it has returned.
+	giveUp := func() bool {
+		if given.Load() {
+			return false
+		}
+		t.hanging.Add(1)
+		if given.CompareAndSwap(false, true) {
+			t.warn("the shared tier does not answer; it is left alone until it does", "patience", t.patience)
+			return true
+		}
+		t.hanging.Add(-1)
+		return false
+	}
 	select {
 	case err := <-done:
 		return err
-	case <-ctx.Done():
-		cause = ctx.Err()
+	case <-ctx.Done(): // whoever asked has gone, which says nothing about the tier yet
+		time.AfterFunc(t.patience-time.Since(began), func() { giveUp() })
+		return fmt.Errorf("tier: %s: %w", t.dir, ctx.Err())
 	case <-timer.C:
 	}
-	t.hanging.Add(1)
-	if !given.CompareAndSwap(false, true) {
-		t.hanging.Add(-1)
+	if !giveUp() {
 		return <-done
 	}
-	if cause == ErrAside {
-		t.warn("the shared tier does not answer; it is left alone until it does", "patience", t.patience)
-	}
-	return fmt.Errorf("tier: %s: %w", t.dir, cause)
+	return fmt.Errorf("tier: %s: %w", t.dir, ErrAside)
 }
 
 // Head returns what was kept about a repository's newest revision: bytes that

@@ -189,3 +189,45 @@ func TestATierThatHangsIsLeftAlone(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoGoesAwayDoesNotCloseATier: an operation that nobody waits for any more
+// says nothing about the tier; only when it takes too long it does.
+func TestWhoGoesAwayDoesNotCloseATier(t *testing.T) {
+	made, _ := filled(t, "content")
+	release, closed := make(chan struct{}), make(chan struct{})
+	made.open = func(path string) (file, error) {
+		f, err := openFile(path)
+		return stuck{f, release, closed}, err
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	o, err := made.Open(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := io.ReadAll(o); !errors.Is(err, context.Canceled) {
+		t.Errorf("a read that was given up: %v", err)
+	}
+	made.open = openFile
+	if got, err := read(made); err != nil || got != "content" {
+		t.Errorf("another: %q, %v", got, err)
+	}
+	made.patience = time.Millisecond
+	made.open = func(path string) (file, error) {
+		f, err := openFile(path)
+		return stuck{f, release, closed}, err
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	if o, err = made.Open(ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	io.ReadAll(o)
+	for made.hanging.Load() == 0 {
+		runtime.Gosched()
+	}
+	close(release)
+	for made.hanging.Load() > 0 {
+		runtime.Gosched()
+	}
+}
