@@ -23,7 +23,7 @@ import (
 //	lock           held shared by each; who wants the directory for itself waits for all
 //	objects/       as ever: a rename makes an object visible, to all
 //	tmp/new-*.part flocked by its writer; without a lock it is a dead one's
-//	tmp/KEY.claim  flocked by who is fetching KEY; others wait, then find the object
+//	tmp/KEY.claim  flocked and touched by who is fetching KEY; others wait, then find the object
 //	use            the sum of sizes, changed under its lock; counted anew by each removal pass
 //	meta/          one file for each derived value, renamed into place
 //	boot           which boot of the kernel, and when its first process came
@@ -154,32 +154,6 @@ func lockPath(path string, flags int) (*os.File, error) {
 	}
 	f.Close()
 	return nil, syscall.EWOULDBLOCK
-}
-
-// Claim waits until no other process is fetching key, and keeps others from it
-// until release is called or this process ends. The object may be there now:
-// look again. Only ctx's error is returned; a disk that cannot take the claim
-// only costs a second download. Without joint use there is nothing to claim.
-func (d *Disk) Claim(ctx context.Context, key string) (release func(), err error) {
-	release = func() {}
-	if !d.opts.Joint || d.readOnly || CheckKey(key) != nil {
-		return release, nil
-	}
-	path := filepath.Join(d.dir, tmpDir, key+claimEnd)
-	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
-		f, err := lockPath(path, os.O_RDWR|os.O_CREATE)
-		if err == nil {
-			return func() { os.Remove(path); f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return release, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(wait):
-		}
-	}
 }
 
 // use is the sum of sizes in bytes; counted tells that it is one, and not only

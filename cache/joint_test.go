@@ -47,6 +47,9 @@ const jointKeys = 400
 
 // runJointChild brings objects until it is killed, or, told to, each once.
 func runJointChild(dir string) {
+	if os.Getenv("CACHE_TEST_JOINT") == "claim" {
+		runClaimant(dir)
+	}
 	quota := int64(childQuota)
 	once := os.Getenv("CACHE_TEST_JOINT") == "once"
 	if once {

@@ -1,0 +1,84 @@
+package cache
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// runClaimant claims key 0 and holds on to it.
+func runClaimant(dir string) {
+	d, err := Open(dir, Options{Joint: true})
+	if err == nil {
+		_, err = d.Claim(context.Background(), keyFor(0))
+	}
+	if err != nil {
+		fmt.Println("FAIL", err)
+		os.Exit(1)
+	}
+	fmt.Println("ready")
+	select {}
+}
+
+// TestAStoppedProcessKeepsNobodyWaiting: who fetches keeps others from it for as
+// long as it takes; but a job that a batch system suspends does not.
+func TestAStoppedProcessKeepsNobodyWaiting(t *testing.T) {
+	dir := jointDir(t)
+	d := joint(t, dir, 0)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "CACHE_TEST_CHILD="+dir, "CACHE_TEST_JOINT=claim")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if s := bufio.NewScanner(out); !s.Scan() || s.Text() != "ready" {
+		t.Fatalf("child: %q", s.Text())
+	}
+	// Aged as if it had held the claim for long, it shows that it is alive.
+	claim := filepath.Join(dir, tmpDir, keyFor(0)+claimEnd)
+	long := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(claim, long, long); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a sign of life", func() bool {
+		fi, err := os.Stat(claim)
+		return err != nil || time.Since(fi.ModTime()) < time.Minute
+	})
+	wait := func(d *Disk, patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		release, err := d.Claim(ctx, keyFor(0))
+		if err == nil {
+			release()
+		}
+		return err
+	}
+	if err := wait(d, 100*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("beside one that fetches: %v", err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond) // it stops at its next return to user space
+	if err := os.Chtimes(claim, long, long); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(d, 5*time.Second); err != nil {
+		t.Errorf("beside one that was stopped: %v", err)
+	}
+	if _, err := os.Stat(claim); err != nil {
+		t.Errorf("its claim was taken away: %v", err)
+	}
+}
