@@ -252,7 +252,10 @@ func doubt(last state, fresh bool, boot string, now int64) state {
 	if s.until == 0 {
 		s.since = from
 	}
-	s.since, s.until = min(s.since, from), now-int64(doubtMargin)
+	s.since, s.until = min(s.since, from), max(s.until, now-int64(doubtMargin))
+	if now < last.beat { // the clock is behind, as it can be before the network sets it
+		s.until = max(s.until, last.beat+int64(doubtBefore))
+	}
 	return s
 }
 

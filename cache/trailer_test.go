@@ -196,6 +196,8 @@ func TestDoubt(t *testing.T) {
 		"same boot, doubt left": {last: state{boot: "b", beat: 5e15, since: 3, until: 4}, boot: "b", since: 3, until: 4},
 		"other boot":            {last: state{boot: "a", beat: 5e15}, boot: "b", since: 5e15 - min10, until: 9e15 - int64(doubtMargin)},
 		"other boot twice":      {last: state{boot: "a", beat: 5e15, since: 3, until: 4}, boot: "b", since: 3, until: 9e15 - int64(doubtMargin)},
+		"clock behind":          {last: state{boot: "a", beat: 95e14}, boot: "b", since: 95e14 - min10, until: 95e14 + min10},
+		"clock behind twice":    {last: state{boot: "a", beat: 5e14, since: 95e14, until: 96e14}, boot: "b", since: 5e14 - min10, until: 96e14},
 		"boot not known":        {last: state{boot: "a", beat: 5e15}, until: 9e15 - int64(doubtMargin)},
 	} {
 		s := doubt(c.last, c.fresh, c.boot, 9e15)
