@@ -200,18 +200,26 @@ func checkPeer(conn *net.UnixConn) error {
 	return nil
 }
 
+// idle closes what is only kept open for the next reader.
+func (d *daemon) idle() {
+	for _, s := range d.sources {
+		if s.repo != nil {
+			s.repo.Idle()
+		}
+	}
+}
+
 // do carries out one request.
 func (d *daemon) do(ctx context.Context, r controlRequest, progress func(step)) (controlAnswer, error) {
 	if r.Do == "reload" {
 		text, err := d.reload(ctx)
 		return controlAnswer{Text: text}, err
 	}
-	if r.Do == "cache prune" || r.Do == "cache clear" {
-		for _, s := range d.sources {
-			if s.repo != nil {
-				s.repo.Idle() // what nobody reads now is not in use
-			}
-		}
+	switch r.Do {
+	case "cache prune", "cache clear":
+		d.idle() // what nobody reads now is not in use
+	case "cache verify":
+		defer d.idle() // what was found damaged is not read on
 	}
 	if r.Do == "prefetch" {
 		report, err := d.prefetch(ctx, r.Apps, progress)
