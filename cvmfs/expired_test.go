@@ -8,6 +8,7 @@ import (
 
 	"github.com/neurodesk/neurodeskfs/cache"
 	"github.com/neurodesk/neurodeskfs/cvmfs/cvmfstest"
+	"github.com/neurodesk/neurodeskfs/cvmfs/fetch"
 	"github.com/neurodesk/neurodeskfs/cvmfs/trust"
 )
 
@@ -41,6 +42,11 @@ func TestAnExpiredWhitelistCanBeAllowed(t *testing.T) {
 	down := w.server.Inject(cvmfstest.All, 0, cvmfstest.Drop(0))
 	if h := w.mustOpen(1).Head(); h.Expired.IsZero() || !h.Offline {
 		t.Errorf("offline: %+v", h)
+	}
+	strict := *w
+	strict.opts.AllowExpired = false
+	if _, err := strict.open(); !errors.Is(err, trust.ErrExpired) || !errors.Is(err, fetch.ErrOffline) {
+		t.Errorf("offline, not allowed: %v", err)
 	}
 	down.Remove()
 	if err := w.repo.SignWhitelist(time.Now().AddDate(2, 0, 0)); err != nil {

@@ -34,6 +34,7 @@ type Head struct {
 	AltRoot   bool      // the root catalog has an alternative path
 
 	evidence *evidence // to be kept; nil: nothing newer than what is kept
+	cause    error     // why it is offline
 }
 
 // locate finds the revision to show, following the configured pin.
@@ -57,7 +58,7 @@ func (r *Repository) locate(ctx context.Context) (*Head, error) {
 	}
 	head := &Head{
 		Root: CatalogRef{Hash: m.RootCatalog, Size: m.RootSize}, Revision: m.Revision, Published: m.Published,
-		TTL: m.TTL, Offline: offline, History: m.History, MetaInfo: m.MetaInfo, Checked: r.opts.Now(), AltRoot: m.AltPath, evidence: found,
+		TTL: m.TTL, Offline: offline != nil, cause: offline, History: m.History, MetaInfo: m.MetaInfo, Checked: r.opts.Now(), AltRoot: m.AltPath, evidence: found,
 	}
 	if expired := r.expired.Load(); expired != nil && !expired.IsZero() {
 		head.Expired = *expired
@@ -162,75 +163,101 @@ func (r *Repository) keep(head *Head) error {
 }
 
 // manifest fetches and verifies the manifest. It never returns an older one
-// than was seen before; with no server in reach it returns that one, offline.
-// found is what the manifest was verified by, nil if it is the one seen before.
-func (r *Repository) manifest(ctx context.Context) (m *trust.Manifest, found *evidence, offline bool, err error) {
-	known, knownErr := r.remembered(ctx, nil)
-	m, e, err := r.fetchManifest(ctx)
+// than was seen before; where the servers have none that holds, or none can be
+// reached, it returns that one, and offline says why. found is what the manifest
+// was verified by, nil if that is kept already.
+func (r *Repository) manifest(ctx context.Context) (m *trust.Manifest, found *evidence, offline, err error) {
+	known, seen, knownErr := r.remembered(ctx, nil)
+	asking, cancel := ctx, func() {}
+	if knownErr == nil {
+		asking, cancel = sparing(ctx)
+	}
+	m, e, err := r.fetchManifest(asking)
+	cancel()
 	if err == nil && knownErr != nil {
 		// The whitelist that was kept may have expired; what the manifest says
 		// of the revision that was seen holds all the same.
-		known, knownErr = r.remembered(ctx, e.Whitelist)
+		known, seen, knownErr = r.remembered(ctx, e.Whitelist)
 	}
 	switch {
-	case err != nil && errors.Is(err, fetch.ErrOffline) && knownErr == nil:
-		r.log.Warn("no server can be reached: going on with the last verified revision", "repo", r.opts.FQRN, "revision", known.Revision, "err", err)
-		return known, nil, true, nil
-	case err != nil && errors.Is(err, ErrBlacklisted) && knownErr == nil:
+	case err != nil && knownErr != nil && !errors.Is(knownErr, errNothing):
+		return nil, nil, nil, fmt.Errorf("%w; what was verified before does not hold either: %w", err, knownErr)
+	case err != nil && (knownErr != nil || ctx.Err() != nil || errors.Is(err, fetch.ErrClosed)):
+		return nil, nil, nil, err
+	case errors.Is(err, ErrBlacklisted):
 		r.log.Warn("the servers offer what the site's blacklist forbids: keeping what was seen before", "repo", r.opts.FQRN, "revision", known.Revision, "err", err)
-		return known, nil, false, nil
+		return known, seen, nil, nil
 	case err != nil:
-		return nil, nil, false, err
+		r.log.Warn("no server can be reached that has a sound manifest: going on with the last verified revision", "repo", r.opts.FQRN, "revision", known.Revision, "err", err)
+		return known, seen, err, nil
 	case knownErr == nil && (m.Revision < known.Revision || m.Published.Before(known.Published)):
 		r.log.Warn("the servers offer an older revision than was seen before: keeping the newer", "repo", r.opts.FQRN, "offered", m.Revision, "revision", known.Revision)
-		return known, nil, false, nil
+		return known, seen, nil, nil
 	}
-	return m, &e, false, nil
+	return m, &e, nil, nil
 }
+
+// sparing leaves a quarter of ctx's time: servers that do not even refuse would
+// take all of it, and what is known could not be loaded any more.
+func sparing(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, end.Add(-time.Until(end)/4))
+}
+
+// errNothing is returned by remembered when no earlier run kept anything.
+var errNothing = errors.New("nothing remembered")
 
 // remembered verifies what an earlier run kept, by the given whitelist or, if
 // that is nil, the one that was kept. Of that and of what lies in the shared tiers
-// it is the newest that holds.
-func (r *Repository) remembered(ctx context.Context, whitelist []byte) (newest *trust.Manifest, err error) {
+// it is the newest that holds. by is what it was verified by, nil if the Memo has it.
+func (r *Repository) remembered(ctx context.Context, whitelist []byte) (newest *trust.Manifest, by *evidence, err error) {
 	var kept [][]byte
-	if b, ok := r.opts.Memo.Get(EvidenceBucket, r.opts.FQRN); ok {
-		kept = append(kept, b)
+	own, ok := r.opts.Memo.Get(EvidenceBucket, r.opts.FQRN)
+	if ok {
+		kept = append(kept, own)
 	}
 	for _, t := range r.opts.Tiers {
 		if b, err := t.Head(ctx, r.opts.FQRN); err == nil {
 			kept = append(kept, b)
 		}
 	}
-	err = errors.New("nothing remembered")
-	for _, b := range kept {
-		m, failed := r.recall(ctx, b, whitelist)
+	err = errNothing
+	for i, b := range kept {
+		m, e, failed := r.recall(ctx, b, whitelist)
 		switch {
 		case failed != nil:
 			err = failed
 		case newest == nil || m.Revision > newest.Revision:
-			newest = m
+			newest, by = m, e
+			if ok && i == 0 && whitelist == nil {
+				by = nil
+			}
 		}
 	}
 	if newest != nil {
-		return newest, nil
+		return newest, by, nil
 	}
-	return nil, err
+	return nil, nil, err
 }
 
-// recall verifies evidence that was kept.
-func (r *Repository) recall(ctx context.Context, kept, whitelist []byte) (*trust.Manifest, error) {
+// recall verifies evidence that was kept, by the given whitelist if there is one.
+func (r *Repository) recall(ctx context.Context, kept, whitelist []byte) (*trust.Manifest, *evidence, error) {
 	var e evidence
 	if err := json.Unmarshal(kept, &e); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if whitelist != nil {
 		e.Whitelist = whitelist
 	}
 	m, err := trust.ParseManifest(e.Manifest)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return r.verify(ctx, m, e)
+	m, err = r.verify(ctx, m, e)
+	return m, &e, err
 }
 
 // fetchManifest asks the servers in turn until one's manifest holds.

@@ -41,6 +41,9 @@ func (r *Repository) Candidate(ctx context.Context) (head Head, moved bool, err 
 	if err == nil && !found.Offline && found.Root.Hash != old.Root.Hash {
 		err = r.load(ctx, found)
 	}
+	if err == nil && found.Offline && !errors.Is(found.cause, fetch.ErrOffline) {
+		err = fmt.Errorf("%s: %w", r.opts.FQRN, found.cause)
+	}
 	if err != nil || found.Offline {
 		return r.stay(ctx, old, err)
 	}
@@ -63,7 +66,7 @@ func (r *Repository) stay(ctx context.Context, old Head, err error) (Head, bool,
 	}
 	forbidden := r.permitted(&old)
 	if forbidden == nil && !old.Pinned {
-		_, forbidden = r.remembered(ctx, nil) // its certificate may be forbidden
+		_, _, forbidden = r.remembered(ctx, nil) // its certificate may be forbidden
 	}
 	old.Forbidden = ""
 	if errors.Is(forbidden, ErrBlacklisted) {

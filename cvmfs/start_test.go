@@ -1,0 +1,111 @@
+package cvmfs_test
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/neurodesk/neurodeskfs/cache"
+	"github.com/neurodesk/neurodeskfs/cvmfs"
+	"github.com/neurodesk/neurodeskfs/cvmfs/cvmfstest"
+	"github.com/neurodesk/neurodeskfs/cvmfs/fetch"
+	"github.com/neurodesk/neurodeskfs/cvmfs/tier"
+)
+
+// TestStartWithoutASoundManifest: what is wrong with the servers does not keep a
+// node from starting with what it has verified before, be it a hotel's network or
+// an outage, and is told; whoever never saw anything starts with nothing.
+func TestStartWithoutASoundManifest(t *testing.T) {
+	for name, effect := range map[string]cvmfstest.Effect{
+		"a portal": cvmfstest.Portal(), "an outage": cvmfstest.Status(503), "nothing there": cvmfstest.Status(404),
+		"no connection": cvmfstest.Drop(0), "cut short": cvmfstest.Truncate(30), "a flipped bit": cvmfstest.FlipBit(-3),
+	} {
+		w := newWorld(t, cvmfstest.Options{})
+		w.publish()
+		w.mustOpen(1).Close()
+		rule := w.server.Inject(cvmfstest.All, 0, effect)
+		w.log.Reset()
+		r, err := w.open()
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		w.shows(r, 1)
+		if !r.Head().Offline || !strings.Contains(w.log.String(), "last verified revision") {
+			t.Errorf("%s: %+v, %s", name, r.Head(), w.log.String())
+		}
+		if err := w.look(r); err == nil || name == "a portal" && !strings.Contains(err.Error(), "captive portal") {
+			t.Errorf("%s: a look at the manifest: %v", name, err)
+		}
+		stranger := *w
+		stranger.opts.Memo, stranger.opts.Store = &memo{}, cache.NewMemory(1<<20)
+		if _, err := stranger.open(); err == nil {
+			t.Errorf("%s: started without anything", name)
+		}
+		rule.Remove()
+		w.publish()
+		if err := w.look(r); err != nil {
+			t.Errorf("%s: when it is over: %v", name, err)
+		}
+		w.shows(r, 2)
+	}
+}
+
+// TestStartWhileServersAreSilent: servers whose packets a firewall drops leave
+// enough of the time that a start has.
+func TestStartWhileServersAreSilent(t *testing.T) {
+	w := newWorld(t, cvmfstest.Options{})
+	w.publish()
+	w.mustOpen(1).Close()
+	w.server.Inject(cvmfstest.All, 0, cvmfstest.Hang(nil))
+	net, err := fetch.New(fetch.Config{Servers: []string{w.server.RepositoryURL(fqrn)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.opts.Net = net
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	r, err := cvmfs.Open(ctx, w.opts)
+	if err != nil {
+		net.Close()
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w.shows(r, 1)
+	if !r.Head().Offline {
+		t.Error("not offline")
+	}
+}
+
+// TestTheRevisionOfATierIsRemembered: a revision that was seen in a shared tier
+// is not given up when the tier is gone, or has an older one.
+func TestTheRevisionOfATierIsRemembered(t *testing.T) {
+	w := newWorld(t, cvmfstest.Options{})
+	w.publish()
+	w.publish()
+	shared, err := tier.Make(filepath.Join(t.TempDir(), "tier"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	filler := *w
+	filler.opts.Memo, filler.opts.Store = &memo{}, cache.NewMemory(1<<20)
+	filler.opts.Tiers, filler.opts.Fill = []*tier.Tier{shared}, shared
+	filler.mustOpen(2).Close()
+
+	for _, servers := range []string{"behind", "gone"} {
+		w.opts.Memo, w.opts.Store = &memo{}, cache.NewMemory(1<<20)
+		w.opts.Tiers = nil
+		w.serve(1)
+		w.mustOpen(1).Close()
+		w.opts.Tiers = []*tier.Tier{shared}
+		if servers == "gone" {
+			w.server.Inject(cvmfstest.All, 0, cvmfstest.Drop(0))
+		}
+		w.mustOpen(2).Close()
+		w.opts.Tiers = nil
+		w.mustOpen(2).Close()
+	}
+}
