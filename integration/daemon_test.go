@@ -263,6 +263,9 @@ func TestMountAgainAfterTheDaemonWasKilled(t *testing.T) {
 	m := mount(t, set)
 	m.readme()
 	pid := m.daemon()
+	if _, err := os.Stat(m.Dir); err != nil { // the kernel keeps these attributes
+		t.Fatal(err)
+	}
 	m.killAll()
 	if r := neurodeskfs(t, "status", m.Dir); r.Status != 3 || !strings.Contains(r.Stderr, "gone") {
 		t.Errorf("status of a dead mount: %d, %s", r.Status, r.Stderr)

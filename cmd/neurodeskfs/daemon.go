@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/neurodesk/neurodeskfs/cache"
 	"github.com/neurodesk/neurodeskfs/cmd/config"
 	"github.com/neurodesk/neurodeskfs/cvmfs"
@@ -196,10 +198,11 @@ func (d *daemon) prepare(ctx context.Context, cfg *config.Config) (err error) {
 	return err
 }
 
-// clearDeadMount takes away a mount whose daemon is gone.
+// clearDeadMount takes away a mount whose daemon is gone. The kernel may know the
+// attributes of its root by heart, for an hour; statfs always asks the daemon.
 func clearDeadMount(ctx context.Context, mountpoint string) error {
-	if _, err := os.Stat(mountpoint); err == nil || errors.Is(err, os.ErrNotExist) {
-		return nil
+	if !session.DaemonIsGone(unix.Statfs(mountpoint, new(unix.Statfs_t))) {
+		return nil // what else is wrong with it is found when it is mounted upon
 	}
 	_, err := session.Unmount(ctx, mountpoint)
 	if err != nil {
