@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -151,9 +154,12 @@ func awaitEnd(pid int, patience time.Duration) bool {
 	if pid <= 0 {
 		return true
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
+	fd, err := pidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return true
+	}
 	if err != nil {
-		return true // gone already, or not ours to watch
+		return awaitByLooking(pid, patience)
 	}
 	defer unix.Close(fd)
 	milliseconds := -1
@@ -166,4 +172,28 @@ func awaitEnd(pid int, patience time.Duration) bool {
 			return err != nil || n > 0
 		}
 	}
+}
+
+// pidfdOpen is a variable for tests. Linux before 5.3 does not have the call, and
+// some containers forbid it.
+var pidfdOpen = unix.PidfdOpen
+
+// awaitByLooking is awaitEnd without a descriptor of the process.
+func awaitByLooking(pid int, patience time.Duration) bool {
+	for until := time.Now().Add(patience); !ended(pid); time.Sleep(5 * time.Millisecond) {
+		if patience >= 0 && !time.Now().Before(until) {
+			return false
+		}
+	}
+	return true
+}
+
+// ended reports whether a process is gone, or waits for its parent only.
+func ended(pid int) bool {
+	if errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		return true
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	i := bytes.LastIndex(b, []byte(") ")) // a name may hold anything
+	return err == nil && i >= 0 && i+2 < len(b) && (b[i+2] == 'Z' || b[i+2] == 'X')
 }
