@@ -24,12 +24,23 @@ func TestConfine(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600); err != nil {
-		t.Fatal(err)
+	everybodys := filepath.Join(outside, "everybodys")
+	for file, mode := range map[string]os.FileMode{filepath.Join(outside, "secret"): 0o600, everybodys: 0o666} {
+		err := os.WriteFile(file, []byte("secret"), mode)
+		if err == nil {
+			err = os.Chmod(file, mode)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	const script = `grep -E '^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs)' /proc/self/status
 mkdir "$1/a" "$1/b" && echo x >"$1/a/x" && mv "$1/a/x" "$1/b/" && echo written; echo >/dev/null && echo null
-cat "$2/secret" && echo read; touch "$2/x" && echo escaped; echo bad >"$2/secret" && echo touched; kill -0 1 && echo signalled`
+cat "$2/secret" && echo read; touch "$2/x" && echo escaped; echo bad >"$2/secret" && echo touched; kill -0 1 && echo signalled
+for way in 'truncate($ARGV[0], 0)' 'sysopen(F, $ARGV[0], 512)'; do # O_RDONLY|O_TRUNC
+	perl -e "$way && print qq(cut\n)" "$2/everybodys"
+	echo content >"$1/b/y" && perl -e "$way && print qq(shortened\n)" "$1/b/y"
+done`
 	for name, args := range map[string][]string{
 		"root":           {"--as", "65534:65534"},
 		"root of a user": {}, // in a namespace of its own it is the only user there is
@@ -48,8 +59,12 @@ cat "$2/secret" && echo read; touch "$2/x" && echo escaped; echo bad >"$2/secret
 					t.Errorf("%s is not empty: %s", set, got)
 				}
 			}
-			if !strings.Contains(got, "NoNewPrivs: 1") || !strings.Contains(got, "written null") || strings.Contains(got, "escaped") || strings.Contains(got, "touched") {
+			if !strings.Contains(got, "NoNewPrivs: 1") || !strings.Contains(got, "written null") || strings.Contains(got, "escaped") || strings.Contains(got, "touched") ||
+				strings.Contains(got, "cut") || !strings.Contains(got, "shortened shortened") {
 				t.Errorf("%s %s", got, r.Stderr)
+			}
+			if b, err := os.ReadFile(everybodys); err != nil || string(b) != "secret" {
+				t.Errorf("a file outside is now %q, %v", b, err)
 			}
 			if len(args) > 0 && (!strings.Contains(got, "Uid: 65534 65534 65534 65534") || strings.Contains(got, "secret") || strings.Contains(got, "signalled")) {
 				t.Errorf("%s %s", got, r.Stderr)

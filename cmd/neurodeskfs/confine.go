@@ -129,7 +129,9 @@ func dropCapabilities() error {
 	return unix.Capset(&header, &none[0])
 }
 
-// writing is all that Landlock can forbid of changing files, in its second version.
+// writing is all that Landlock can forbid of changing files, in its second version;
+// from the third on, cutting them off is a right of its own, which truncate(2) and
+// open(2) for reading with O_TRUNC need.
 const writing = unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_REMOVE_DIR | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE |
 	unix.LANDLOCK_ACCESS_FS_MAKE_CHAR | unix.LANDLOCK_ACCESS_FS_MAKE_DIR | unix.LANDLOCK_ACCESS_FS_MAKE_REG | unix.LANDLOCK_ACCESS_FS_MAKE_SOCK |
 	unix.LANDLOCK_ACCESS_FS_MAKE_FIFO | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK | unix.LANDLOCK_ACCESS_FS_MAKE_SYM | unix.LANDLOCK_ACCESS_FS_REFER
@@ -142,16 +144,20 @@ func forbidWriting(dirs []string) error {
 	if e != 0 || version < 2 {
 		return nil
 	}
-	attr := unix.LandlockRulesetAttr{Handled_access_fs: writing}
+	handled := uint64(writing)
+	if version >= 3 {
+		handled |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
+	}
+	attr := unix.LandlockRulesetAttr{Handled_access_fs: handled}
 	rules, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr.Handled_access_fs), 0)
 	if e != 0 {
 		return fmt.Errorf("landlock: %w", e)
 	}
 	defer unix.Close(int(rules))
 	for _, at := range append([]string{"/dev/null"}, dirs...) {
-		access := uint64(writing)
+		access := handled
 		if at == "/dev/null" {
-			access = unix.LANDLOCK_ACCESS_FS_WRITE_FILE
+			access &= unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE
 		}
 		err := allowBeneath(int(rules), at, access)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) {
