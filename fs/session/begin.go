@@ -3,9 +3,11 @@ package session
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -71,10 +73,25 @@ func (s *Supervisor) Start(ctx context.Context) error {
 	if err := s.start(); err != nil {
 		return err
 	}
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	last := ""
 	for s.active == nil || !s.active.serving {
-		s.handle(<-s.events)
+		select {
+		case e := <-s.events:
+			s.handle(e)
+			if e.message == nil {
+				last = strings.TrimSpace(e.status + " " + e.from.reason())
+			}
+		case <-tick.C:
+			s.watch()
+		}
 		switch {
 		case s.err != nil:
+		case s.stopping:
+			s.err = errors.New("the mount went away at once")
+		case s.retry != nil: // Run would go on to try for ever
+			s.err = errors.New("no worker comes to serve the mount, which is taken away again; the last one ended: " + last)
 		case s.next != nil && s.next.ready && s.device == nil:
 			s.err = s.mount(ctx)
 			if s.err == nil {
@@ -82,11 +99,23 @@ func (s *Supervisor) Start(ctx context.Context) error {
 			}
 		}
 		if s.err != nil {
-			s.end()
+			s.abandon(ctx)
 			return s.err
 		}
 	}
 	return nil
+}
+
+// abandon ends what Start has begun, so that nothing is left.
+func (s *Supervisor) abandon(ctx context.Context) {
+	mounted := s.device != nil && !s.stopping
+	s.end()
+	if !mounted {
+		return
+	}
+	if _, err := Unmount(ctx, s.o.Mount.Mountpoint); err != nil {
+		s.log.Error("the mount that nobody serves is still there", "err", err)
+	}
 }
 
 func (s *Supervisor) mount(ctx context.Context) error {

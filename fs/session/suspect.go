@@ -65,17 +65,26 @@ type suspects struct {
 	condemned []uint64
 }
 
-// crashLimit is how many workers a request may crash.
-const crashLimit = 3
+// crashLimit is how many workers a request may crash, maxSuspects how many are
+// suspected at one time: all must fit in the message to the next worker.
+const (
+	crashLimit  = 3
+	maxSuspects = 4096
+)
 
 // crashed notes a crash with these requests under way; trial is the one that was
 // run alone, 0 for none.
 func (s *suspects) crashed(underWay []request, trial uint64) {
 	crashes := map[uint64]int{}
 	s.present = s.present[:0]
+	// Those that were under way at a crash before come first.
+	slices.SortStableFunc(underWay, func(a, b request) int { return s.crashes[b.unique] - s.crashes[a.unique] })
 	for _, r := range underWay {
 		if r.opcode == opInterrupt {
 			continue
+		}
+		if len(s.present) == maxSuspects {
+			break
 		}
 		s.present = append(s.present, r.unique)
 		crashes[r.unique] = s.crashes[r.unique]

@@ -31,6 +31,7 @@ import (
 //	flop           ends when it is given the mount
 //	mute           never says that it is ready
 //	idle           never serves when it is given the mount
+//	vanish         takes the mount away when it is given it
 const workerMode = "NEURODESKFS_TEST_WORKER"
 
 // deadlyFS ends its process when the file "deadly" is read, as a handler that
@@ -75,6 +76,13 @@ func work(mode string) int {
 	}
 	if err != nil || mode == "flop" {
 		return 1
+	}
+	if mode == "vanish" {
+		dir := strings.TrimSuffix(os.Getenv(attachPlace), ".attach")
+		if _, err := Unmount(context.Background(), dir); err != nil {
+			return 1
+		}
+		return 0
 	}
 	if mode == "idle" {
 		unix.Pause()

@@ -1,0 +1,78 @@
+package session
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestStartEnds: whatever becomes of the workers before one serves, Start returns,
+// and leaves no mount.
+func TestStartEnds(t *testing.T) {
+	for mode, reason := range map[string]string{
+		"flop":   "no worker comes to serve",
+		"vanish": "went away",
+		"idle":   "no worker comes to serve",
+	} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			m := &supervised{dir: mountDir(t), log: new(logBuffer), mode: mode}
+			var err error
+			m.Supervisor, err = NewSupervisor(SupervisorOptions{
+				Mount: MountOptions{Mountpoint: m.dir}, Command: m.command, StuckAfter: watchEvery,
+				Logger: slog.New(slog.NewTextHandler(m.log, nil)),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if mode == "idle" { // the ones after it come to nothing
+				time.AfterFunc(watchEvery/2, func() { m.setMode("flop") })
+			}
+			started := make(chan error, 1)
+			go func() { started <- m.Start(t.Context()) }()
+			if err := receive(t, "Start", started); err == nil || !strings.Contains(err.Error(), reason) {
+				t.Errorf("%v\n%s", err, m.log)
+			}
+			if is, err := IsMounted(m.dir); err != nil || is {
+				t.Errorf("still mounted: %v, %v", is, err)
+			}
+			if entries, err := os.ReadDir(m.dir); err != nil || len(entries) != 0 {
+				t.Errorf("%v, %v", entries, err)
+			}
+		})
+	}
+}
+
+// TestManySuspects: the message that tells the next worker of them is not too long,
+// however many requests were under way when a worker crashed, and the one to blame
+// stays among them.
+func TestManySuspects(t *testing.T) {
+	var list []request
+	for i := range maxReaders {
+		list = append(list, request{slot: i, unique: 1<<62 + uint64(2*i)})
+	}
+	guilty := list[len(list)-1].unique
+	s := suspects{crashes: map[uint64]int{guilty: 2}}
+	s.crashed(list, guilty)
+	if len(s.condemned) != 1 || s.condemned[0] != guilty {
+		t.Errorf("condemned: %v", s.condemned)
+	}
+	fd, theirs := channelPair(t)
+	defer theirs.close()
+	ours, err := newChannel(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.close()
+	sent := make(chan error, 1)
+	go func() { sent <- ours.send(message{Device: true, Suspects: s.present, Condemned: s.condemned}) }()
+	m, _, err := theirs.receive()
+	if err != nil || len(m.Suspects) == 0 || m.Suspects[0] != guilty {
+		t.Errorf("%d suspects, %v", len(m.Suspects), err)
+	}
+	if err := receive(t, "the message", sent); err != nil {
+		t.Error(err)
+	}
+}
