@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"os"
 	"sync"
 
@@ -146,5 +147,8 @@ func (h *hostFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, err 
 		}
 		return err
 	})
+	if errors.Is(err, iofs.ErrNotExist) { // which would be said of the name that is looked up in the image
+		err = fmt.Errorf("%s is gone: %w", h.spec.Host, volume.ErrStale)
+	}
 	return n, err
 }

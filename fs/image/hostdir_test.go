@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,5 +106,37 @@ func TestHostFileStaysItself(t *testing.T) {
 	images.hostFiles.Purge()
 	if n, err := src.ReadAt(t.Context(), b, 0); n != 0 || !errors.Is(err, volume.ErrStale) {
 		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// TestHostFileThatIsAway: names in an image are not said to be absent, which would be
+// believed for long, because the image's own file is away for a while.
+func TestHostFileThatIsAway(t *testing.T) {
+	images, name := New(nil, nil, nil), filepath.Join(t.TempDir(), "image")
+	defer images.Close()
+	if err := os.WriteFile(name, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, spec, err := IdentifyHost(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, _, _, err := images.hostFile(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images.hostFiles.Purge() // for others
+	if err := os.Rename(name, name+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := src.ReadAt(t.Context(), make([]byte, 4), 0); !errors.Is(err, volume.ErrStale) || errors.Is(err, iofs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	if err := os.Rename(name+".away", name); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 4)
+	if _, err := src.ReadAt(t.Context(), b, 0); err != nil || string(b) != "text" {
+		t.Errorf("back again: %q, %v", b, err)
 	}
 }
