@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/neurodesk/neurodeskfs/fs/image"
 	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
@@ -223,35 +225,47 @@ func (t generation) appDir(app string) directory {
 // buildDir is M/apps/NAME/VERSION_DATE.
 func (t generation) buildDir(app, build string) directory {
 	base := "apps/" + app + "/" + build
+	child := func(ctx context.Context, name string) (volume.Child, error) {
+		m, err := t.index.find(ctx, app, build)
+		if err != nil {
+			return volume.Child{}, err
+		}
+		switch name {
+		case "bin":
+			return t.dir(base + "/bin")
+		case "rootfs":
+			if m.info.Retired {
+				break
+			}
+			if m.info.Host != "" {
+				return t.link(base+"/rootfs", m.info.Host)
+			}
+			t.remember(m.info.ImageID, m.info.Spec)
+			return t.link(base+"/rootfs", "../../../.neurodeskfs/images/"+m.info.ImageID+"/rootfs")
+		case "image.sif":
+			return t.imageLink(m, base)
+		case "README.md":
+			return t.besideFile(ctx, m, base, "README.md")
+		case "env":
+			return t.envFile(ctx, m, base)
+		}
+		return volume.Child{}, notExist(base + "/" + name)
+	}
 	return directory{
 		names: func(context.Context) ([]string, error) {
 			return []string{"bin", "rootfs", "image.sif", "README.md", "env"}, nil
 		},
-		child: func(ctx context.Context, name string) (volume.Child, error) {
-			m, err := t.index.find(ctx, app, build)
-			if err != nil {
-				return volume.Child{}, err
+		child: child,
+		listed: func(ctx context.Context, name string) (volume.Child, error) {
+			c, err := child(ctx, name)
+			if err == nil || errors.Is(err, iofs.ErrNotExist) || ctx.Err() != nil || name != "README.md" && name != "env" {
+				return c, err
 			}
-			switch name {
-			case "bin":
-				return t.dir(base + "/bin")
-			case "rootfs":
-				if m.info.Retired {
-					break
-				}
-				if m.info.Host != "" {
-					return t.link(base+"/rootfs", m.info.Host)
-				}
-				t.remember(m.info.ImageID, m.info.Spec)
-				return t.link(base+"/rootfs", "../../../.neurodeskfs/images/"+m.info.ImageID+"/rootfs")
-			case "image.sif":
-				return t.imageLink(m, base)
-			case "README.md":
-				return t.besideFile(ctx, m, base, "README.md")
-			case "env":
-				return t.envFile(ctx, m, base)
-			}
-			return volume.Child{}, notExist(base + "/" + name)
+			// A text that cannot be read is no reason not to list the others: its name
+			// only, with another node that stands for it.
+			c, err = t.dir(base)
+			c.Attr.Mode, c.Valid = unix.S_IFREG, 0
+			return c, err
 		},
 		absent: volume.Forever,
 	}

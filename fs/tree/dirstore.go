@@ -130,7 +130,7 @@ func (c dirContainer) about() about {
 	a.key = "dir/" + c.store.source + "/" + c.name
 	for i, f := range files {
 		var st unix.Stat_t
-		if unix.Stat(f, &st) != nil {
+		if unix.Stat(f, &st) != nil || i > 0 && c.store.hides(f) {
 			continue
 		}
 		a.key += fmt.Sprintf("/%x.%x.%x.%x", st.Dev, st.Ino, st.Size, st.Mtim.Nano())
@@ -146,7 +146,7 @@ func (c dirContainer) about() about {
 }
 
 func (c dirContainer) text(ctx context.Context, name string) ([]byte, error) {
-	if c.beside == "" {
+	if c.beside == "" || c.store.hides(filepath.Join(c.beside, name)) {
 		return nil, notExist(name)
 	}
 	return hostContainer{c.store.source, c.beside}.text(ctx, name)
@@ -167,8 +167,12 @@ func (c dirContainer) rootfs(context.Context) (r rootfs, err error) {
 		r.id = hex.EncodeToString(sum[:])
 		return r, nil
 	}
-	if c.store.public && st.Mode&0o004 == 0 {
-		return r, fmt.Errorf("%w: not everybody who sees the mount may read %s: chmod o+r, or mount without allow_other", image.ErrRefused, at)
+	if c.store.public {
+		if closed, need, err := closedTo(at, 0o004); err != nil {
+			return r, err
+		} else if closed != "" {
+			return r, fmt.Errorf("%w: not everybody who sees the mount may read %s: chmod o+%s %s, or mount without allow_other", image.ErrRefused, at, need, closed)
+		}
 	}
 	r.id, r.spec, err = image.IdentifyHost(at)
 	return r, err
@@ -177,20 +181,53 @@ func (c dirContainer) rootfs(context.Context) (r rootfs, err error) {
 // CheckFolder reports why a folder cannot be a source on a mount that others
 // may use: what not everybody may read would be read with the daemon's rights.
 func CheckFolder(dir string, public bool) error {
-	for need, at := os.FileMode(0o005), dir; public; need, at = 0o001, filepath.Dir(at) {
-		st, err := os.Stat(at)
-		if err != nil && !errors.Is(err, os.ErrPermission) { // a directory above is closed: it is named
+	if public {
+		if closed, need, err := closedTo(dir, 0o005); err != nil {
 			return fmt.Errorf("the folder cannot be read: %w", err)
-		}
-		if err == nil && st.Mode()&need != need {
-			return fmt.Errorf("%w: not everybody who sees the mount may read %s: chmod o+rx %s, or mount without allow_other", image.ErrRefused, dir, at)
-		}
-		if at == filepath.Dir(at) {
-			break
+		} else if closed != "" {
+			return fmt.Errorf("%w: not everybody who sees the mount may read %s: chmod o+%s %s, or mount without allow_other", image.ErrRefused, dir, need, closed)
 		}
 	}
 	if _, err := os.ReadDir(dir); err != nil {
 		return fmt.Errorf("the folder cannot be read: %w", err)
 	}
 	return nil
+}
+
+// hides reports whether the folder's file at is not to be shown: it is no regular
+// file, or the daemon, or not everybody who sees the mount, may read it.
+func (s dirStore) hides(at string) bool {
+	if st, err := os.Stat(at); err != nil || !st.Mode().IsRegular() || unix.Access(at, unix.R_OK) != nil {
+		return true
+	}
+	if !s.public {
+		return false
+	}
+	closed, _, err := closedTo(at, 0o004)
+	return closed != "" || err != nil
+}
+
+// closedTo finds what keeps others than its owner from using what at, links
+// followed, is: itself, which needs these permissions, or a directory above it.
+// need is what chmod has to add there. "" is returned if all is open.
+func closedTo(at string, mode os.FileMode) (closed, need string, err error) {
+	if real, err := filepath.EvalSymlinks(at); err == nil { // else a directory above is closed: it is named
+		at = real
+	}
+	for ; ; mode, at = 0o001, filepath.Dir(at) {
+		st, err := os.Stat(at)
+		if err != nil && !errors.Is(err, os.ErrPermission) {
+			return "", "", err
+		}
+		if err == nil && st.Mode()&mode != mode {
+			need = "r"
+			if st.IsDir() {
+				need = "rx"
+			}
+			return at, need, nil
+		}
+		if at == filepath.Dir(at) {
+			return "", "", nil
+		}
+	}
 }

@@ -23,8 +23,8 @@ const folderEvents = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix
 
 // WatchFolder calls changed after every change in the folder dir or in a folder
 // in it, within two seconds, until ctx ends. Changes that follow each other are
-// told once. Where the kernel sees only part of the changes, on network file
-// systems, the folder is looked at every second.
+// told once. Where the kernel tells only part of the changes, on network file
+// systems and behind links, the folder is looked at every second.
 func WatchFolder(ctx context.Context, dir string, changed func()) {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil || !tellsChanges(int64(st.Type)) || watchEvents(ctx, dir, changed) != nil {
@@ -58,11 +58,16 @@ func watchEvents(ctx context.Context, dir string, changed func()) error {
 	before := uint64(0) // what changed since the folder was listed is told at once
 	buf := make([]byte, 64<<10)
 	for {
-		if now := look(dir); now != before {
+		now, links := look(dir)
+		if now != before {
 			before = now
 			changed()
 		}
-		if err := f.SetReadDeadline(time.Time{}); err != nil {
+		var deadline time.Time
+		if links { // nobody tells what becomes of what they lead to
+			deadline = time.Now().Add(pollPause)
+		}
+		if err := f.SetReadDeadline(deadline); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -112,7 +117,7 @@ func watchByLooking(ctx context.Context, dir string, changed func()) {
 	tick := time.NewTicker(pollPause)
 	defer tick.Stop()
 	for before := uint64(0); ; {
-		if now := look(dir); now != before {
+		if now, _ := look(dir); now != before {
 			before = now
 			changed()
 		}
@@ -124,26 +129,35 @@ func watchByLooking(ctx context.Context, dir string, changed func()) {
 	}
 }
 
-// look sums up a folder and the folders in it.
-func look(dir string) uint64 {
-	sum := fnv.New64a()
+// look sums up a folder and the folders in it, links followed, and reports whether
+// there are links.
+func look(dir string) (sum uint64, links bool) {
+	h := fnv.New64a()
 	entries, err := os.ReadDir(dir)
-	fmt.Fprint(sum, err)
+	fmt.Fprint(h, err)
+	if st, err := os.Lstat(dir); err == nil {
+		links = st.Mode()&os.ModeSymlink != 0
+	}
+	add := func(name string) (isDir bool) {
+		var st unix.Stat_t
+		if unix.Lstat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			links = true
+		}
+		if unix.Stat(name, &st) != nil {
+			return false
+		}
+		fmt.Fprintf(h, "%q %x %x %x %x %x\n", name, st.Dev, st.Ino, st.Mode, st.Size, st.Mtim.Nano())
+		return st.Mode&unix.S_IFMT == unix.S_IFDIR
+	}
 	for _, e := range entries {
 		at := filepath.Join(dir, e.Name())
-		inside := []string{at}
-		if e.IsDir() {
-			inside = append(inside, filepath.Join(at, "commands.txt"))
-			for _, suffix := range suffixes {
-				inside = append(inside, filepath.Join(at, e.Name()+suffix))
-			}
+		if !add(at) {
+			continue
 		}
-		for _, name := range inside {
-			var st unix.Stat_t
-			if unix.Stat(name, &st) == nil {
-				fmt.Fprintf(sum, "%q %x %x %x %x %x\n", name, st.Dev, st.Ino, st.Mode, st.Size, st.Mtim.Nano())
-			}
+		add(filepath.Join(at, "commands.txt"))
+		for _, suffix := range suffixes {
+			add(filepath.Join(at, e.Name()+suffix))
 		}
 	}
-	return sum.Sum64()
+	return h.Sum64(), links
 }

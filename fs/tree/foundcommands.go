@@ -17,7 +17,8 @@ const (
 )
 
 // commands lists what an image exposes. A silent image is looked into once; what
-// it says is kept by its content.
+// it says is kept by its content. Of a directory of the host, until the next
+// refresh.
 func (x *index) commands(ctx context.Context, m *img) ([]Command, error) {
 	info, err := x.await(ctx, m)
 	if err != nil || !m.silent {
@@ -25,6 +26,13 @@ func (x *index) commands(ctx context.Context, m *img) ([]Command, error) {
 	}
 	if list := m.found.Load(); list != nil {
 		return *list, nil
+	}
+	if info.Host != "" { // its content has no name: it may be another one at every look
+		list, err := x.lookInside(ctx, m.app, info.ImageID, *info)
+		if err == nil {
+			m.found.Store(&list)
+		}
+		return list, err
 	}
 	var list []Command
 	key := m.app + "/" + info.ImageID + x.images.Trust()

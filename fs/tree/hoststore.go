@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -59,13 +60,17 @@ func (c hostContainer) text(_ context.Context, name string) ([]byte, error) {
 	return readText(filepath.Join(c.dir, name))
 }
 
-// readText returns a file of the host, at most maxText bytes.
+// readText returns a file of the host, at most maxText bytes. What is no regular
+// file is not there: nobody could wait for the end of a pipe.
 func readText(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, errors.Join(err, notExist(path))
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxText+1))
 	if err == nil && len(b) > maxText {
 		err = fmt.Errorf("%s has more than %d bytes", f.Name(), maxText)

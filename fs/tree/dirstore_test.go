@@ -1,0 +1,221 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	iofs "io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/neurodesk/neurodeskfs/fs"
+	"github.com/neurodesk/neurodeskfs/fs/image"
+)
+
+// openFolder is the tree over a folder of the host.
+func openFolder(t *testing.T, dir string, public bool, memo *memMemo) *Tree {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "nodes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := fs.OpenTable(f, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	images := image.New(nil, table, func() []string { return nil })
+	t.Cleanup(images.Close)
+	tree, err := New(Options{
+		Sources: []*Source{{Dir: dir, Name: "local", Folder: true, Public: public}}, Images: images, Table: table, Memo: memo,
+		Mountpoint: "/m", Launcher: NewLauncher([]byte("\x7fELF")), Status: func() []byte { return nil }, Version: "v1", Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tree.Close)
+	complete(t, tree)
+	return tree
+}
+
+// put makes a file of the host, with the folders above it.
+func put(t *testing.T, name, text string, mode os.FileMode) {
+	t.Helper()
+	err := os.MkdirAll(filepath.Dir(name), 0o755)
+	if err == nil {
+		err = os.WriteFile(name, []byte(text), mode)
+	}
+	if err == nil {
+		err = os.Chmod(name, mode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openTempDir is a new directory that everybody may enter.
+func openTempDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestFolderShowsOthersWhatTheyMayRead: on a mount for everybody, neither an image
+// nor a text beside it is shown that not everybody may read, be it for its own mode
+// or for that of a folder above it, also where a link leads to it.
+func TestFolderShowsOthersWhatTheyMayRead(t *testing.T) {
+	top := openTempDir(t)
+	dir := filepath.Join(top, "images")
+	put(t, dir+"/plain_1.0.sif", "x", 0o644)
+	put(t, dir+"/own_1.0.sif", "x", 0o600)
+	put(t, dir+"/closed_1_20240101/closed_1_20240101.sif", "x", 0o644)
+	put(t, top+"/private/x.sif", "x", 0o644)
+	put(t, dir+"/texts_1_20240101/texts_1_20240101.sif", "x", 0o644)
+	put(t, dir+"/texts_1_20240101/README.md", "secret", 0o600)
+	put(t, dir+"/texts_1_20240101/env.txt", "DEPLOY_ENV_X=secret\n", 0o600)
+	put(t, dir+"/texts_1_20240101/commands.txt", "secret\n", 0o600)
+	for _, closed := range []string{dir + "/closed_1_20240101", top + "/private"} {
+		if err := os.Chmod(closed, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../private/x.sif", dir+"/linked_1.0.sif"); err != nil {
+		t.Fatal(err)
+	}
+	s := dirStore{source: "local", dir: dir, public: true}
+	for name, refused := range map[string]string{
+		"plain_1.0.sif": "", "own_1.0.sif": "own_1.0.sif", "closed_1_20240101": "closed_1_20240101", "linked_1.0.sif": "private", "texts_1_20240101": "",
+	} {
+		c, ok := s.container(name)
+		_, err := c.rootfs(t.Context())
+		switch {
+		case !ok:
+			t.Errorf("%s is no image", name)
+		case refused == "" && err != nil, refused != "" && (!errors.Is(err, image.ErrRefused) || !strings.Contains(err.Error(), " "+filepath.Join(top, "images", refused)+",") && !strings.Contains(err.Error(), " "+filepath.Join(top, refused)+",")):
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, text := range []string{"README.md", "env.txt", "commands.txt"} {
+			if b, err := c.text(t.Context(), text); !errors.Is(err, iofs.ErrNotExist) {
+				t.Errorf("%s: %s is %q, %v", name, text, b, err)
+			}
+		}
+		if !c.about().silent {
+			t.Errorf("%s has a commands.txt", name)
+		}
+	}
+	own := dirStore{source: "local", dir: dir}
+	c, _ := own.container("texts_1_20240101")
+	if b, err := c.text(t.Context(), "README.md"); err != nil || string(b) != "secret" || c.about().silent {
+		t.Errorf("on one's own mount: %q, %v", b, err)
+	}
+	if err := CheckFolder(filepath.Join(top, "private"), true); !errors.Is(err, image.ErrRefused) {
+		t.Errorf("%v", err)
+	}
+	if err := os.Symlink(top+"/private", top+"/way"); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckFolder(top+"/way", true); !errors.Is(err, image.ErrRefused) {
+		t.Errorf("through a link: %v", err)
+	}
+}
+
+// TestFolderTextsThatAreNone: a pipe or a directory where a text is looked for, or
+// one that is too long, holds nobody up, and the rest is listed.
+func TestFolderTextsThatAreNone(t *testing.T) {
+	dir := t.TempDir()
+	for _, app := range []string{"pipe", "folder", "long"} {
+		put(t, dir+"/"+app+"_1_20240101/"+app+"_1_20240101.sif", "x", 0o644)
+	}
+	if err := errors.Join(unix.Mkfifo(dir+"/pipe_1_20240101/README.md", 0o644), unix.Mkfifo(dir+"/pipe_1_20240101/commands.txt", 0o644),
+		os.Mkdir(dir+"/folder_1_20240101/README.md", 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir+"/long_1_20240101/README.md", strings.Repeat("x", maxText+1), 0o644)
+	tree := openFolder(t, dir, false, &memMemo{})
+	for app, want := range map[string]string{
+		"pipe": "bin env image.sif rootfs", "folder": "bin env image.sif rootfs", "long": "README.md bin env image.sif rootfs",
+	} {
+		listed := make(chan []string, 1)
+		go func() { listed <- list(t, tree, "apps/"+app+"/1_20240101") }()
+		select {
+		case got := <-listed:
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s: %q", app, got)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: the listing waits", app)
+		}
+	}
+}
+
+// TestSandboxCommandsAreSeenAnew: what was installed into a root tree of the host
+// is found, by a refresh and by the next mount, though nothing in its name or in
+// the folder tells of it.
+func TestSandboxCommandsAreSeenAnew(t *testing.T) {
+	dir, memo := t.TempDir(), &memMemo{}
+	bin := dir + "/tool_1.0/usr/local/bin/"
+	put(t, dir+"/tool_1.0/.singularity.d/x", "", 0o644)
+	put(t, bin+"one", "#!/bin/sh\n", 0o755)
+	tree := openFolder(t, dir, false, memo)
+	has := func(tree *Tree, want string) {
+		t.Helper()
+		if got := strings.Join(list(t, tree, "apps/tool/1.0/bin"), " "); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	has(tree, "one")
+	put(t, bin+"two", "#!/bin/sh\n", 0o755)
+	if _, err := tree.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	has(tree, "one two")
+	put(t, bin+"three", "#!/bin/sh\n", 0o755)
+	has(openFolder(t, dir, false, memo), "one three two")
+}
+
+// TestWatchFolderBehindLinks: what a link in the folder leads to is an image of it,
+// so that its replacement is told too.
+func TestWatchFolderBehindLinks(t *testing.T) {
+	top := t.TempDir()
+	put(t, top+"/store/v1.sif", "one", 0o644)
+	put(t, top+"/store/box_1_20240101/box_1_20240101.sif", "one", 0o644)
+	if err := os.Mkdir(top+"/images", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, to := range map[string]string{"tool_1.sif": "../store/v1.sif", "box_1_20240101": "../store/box_1_20240101"} {
+		if err := os.Symlink(to, top+"/images/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	told, ended := make(chan struct{}, 10), make(chan struct{})
+	go func() {
+		defer close(ended)
+		WatchFolder(ctx, top+"/images", func() { told <- struct{}{} })
+	}()
+	defer func() { stop(); <-ended }()
+	next := func(what string) {
+		t.Helper()
+		select {
+		case <-told:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("not told: %s", what)
+		}
+	}
+	next("what it is at the beginning")
+	for _, name := range []string{"v1.sif", "box_1_20240101/box_1_20240101.sif"} {
+		put(t, top+"/store/new", "another", 0o644)
+		if err := os.Rename(top+"/store/new", top+"/store/"+name); err != nil {
+			t.Fatal(err)
+		}
+		next(name)
+	}
+}
