@@ -40,6 +40,7 @@ func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
 	}
 	t.changed.Store(time.Now().UnixNano())
 	t.index.Store(x)
+	t.listings.Purge() // they hold the old one
 	old.stop()
 	return t.compare(ctx, generation{t, old}, generation{t, x})
 }

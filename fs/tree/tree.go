@@ -24,11 +24,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	iofs "io/fs"
 	"log/slog"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,8 +79,9 @@ type Tree struct {
 	launcherRecord string
 	launcherErr    error
 
-	changed atomic.Int64 // when a listing changed last, unix nanoseconds
-	frozen  *frozenFiles
+	changed  atomic.Int64 // when a listing changed last, unix nanoseconds
+	frozen   *frozenFiles
+	listings *listings
 
 	mu         sync.Mutex            // guards all below
 	specs      map[string]image.Spec // by image id
@@ -96,7 +95,7 @@ const rootEntry = 1
 func New(o Options) (*Tree, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	t := &Tree{
-		o: o, log: o.Logger, ctx: ctx, stop: stop, lockedSeen: newLockedImages(),
+		o: o, log: o.Logger, ctx: ctx, stop: stop, lockedSeen: newLockedImages(), listings: newListings(),
 		specs: map[string]image.Spec{},
 	}
 	t.changed.Store(o.Since.UnixNano())
@@ -250,65 +249,6 @@ func (t *Tree) lookup(ctx context.Context, dir uint64, name string) (volume.Chil
 		c.Valid = d.absent
 	}
 	return c, err
-}
-
-// ReadDir implements volume.Volume. The order is that of the names' hashes, so
-// that a cookie stays good while names come and go.
-func (t *Tree) ReadDir(ctx context.Context, dir, cookie uint64, fn func(volume.Child) bool) error {
-	d, err := t.open(dir)
-	if err != nil {
-		return err
-	}
-	if d.begin != nil && cookie == 0 {
-		if err := d.begin(ctx); err != nil {
-			return err
-		}
-	}
-	names, err := d.names(ctx)
-	if err != nil {
-		return err
-	}
-	if d.listed == nil {
-		d.listed = d.child
-	}
-	type slot struct {
-		cookie uint64
-		name   string
-	}
-	slots := make([]slot, len(names))
-	for i, name := range names {
-		h := fnv.New64a()
-		h.Write([]byte(name))
-		slots[i] = slot{h.Sum64()>>20<<16 + 1, name} // 44 bits, room for equals, never 0
-	}
-	slices.SortFunc(slots, func(a, b slot) int {
-		if a.cookie != b.cookie {
-			return int(int64(a.cookie) - int64(b.cookie)) // below 2^61: no overflow
-		}
-		return strings.Compare(a.name, b.name)
-	})
-	for i, s := range slots {
-		if i > 0 && s.cookie <= slots[i-1].cookie {
-			slots[i].cookie = slots[i-1].cookie + 1
-		}
-	}
-	for _, s := range slots {
-		if s.cookie <= cookie {
-			continue
-		}
-		c, err := d.listed(ctx, s.name)
-		if errors.Is(err, iofs.ErrNotExist) {
-			continue // it went since the names were listed
-		}
-		if err != nil {
-			return err
-		}
-		c.Name, c.Cookie = s.name, s.cookie
-		if !fn(c) {
-			return nil
-		}
-	}
-	return nil
 }
 
 // dir is the child that stands for the directory at path.
