@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"time"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/catalog"
@@ -145,8 +146,9 @@ type evidence struct {
 	Manifest, Whitelist []byte
 }
 
-// keep remembers what head, whose root catalog is there, was verified by.
-func (r *Repository) keep(head *Head) error {
+// keep remembers what head, whose root catalog is there, was verified by. A tier
+// that is filled for the first time has it at once, so that what is there is of use.
+func (r *Repository) keep(ctx context.Context, head *Head) error {
 	if head.evidence == nil {
 		return nil
 	}
@@ -156,10 +158,25 @@ func (r *Repository) keep(head *Head) error {
 	}
 	r.opts.Memo.Put(EvidenceBucket, r.opts.FQRN, b)
 	head.evidence = nil
-	if r.opts.Fill != nil {
+	if r.opts.Fill == nil {
+		return nil
+	}
+	if _, err := r.opts.Fill.Head(ctx, r.opts.FQRN); errors.Is(err, iofs.ErrNotExist) {
 		return r.opts.Fill.SetHead(r.opts.FQRN, b)
 	}
 	return nil
+}
+
+// Filled names the revision that is shown as the one of the tier that was filled,
+// unless that has a newer one. A node that reaches no server starts from it: until
+// what it needs of the new one is there, the one before serves it better.
+func (r *Repository) Filled(ctx context.Context) error {
+	_, newer, err := r.remembered(ctx, nil)
+	b, ok := r.opts.Memo.Get(EvidenceBucket, r.opts.FQRN)
+	if r.opts.Fill == nil || err != nil || newer != nil || !ok {
+		return nil // pinned to a root hash, which no manifest names, or said already
+	}
+	return r.opts.Fill.SetHead(r.opts.FQRN, b)
 }
 
 // manifest fetches and verifies the manifest. It never returns an older one

@@ -47,7 +47,7 @@ func (r *Repository) Candidate(ctx context.Context) (head Head, moved bool, err 
 	if err != nil || found.Offline {
 		return r.stay(ctx, old, err)
 	}
-	if err := r.keep(found); err != nil {
+	if err := r.keep(ctx, found); err != nil {
 		return r.stay(ctx, old, err)
 	}
 	if found.Root.Hash == old.Root.Hash {

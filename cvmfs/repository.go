@@ -132,7 +132,7 @@ func (r *Repository) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.keep(head); err != nil {
+	if err := r.keep(ctx, head); err != nil {
 		return err
 	}
 	r.head.Store(head)

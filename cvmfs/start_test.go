@@ -90,10 +90,24 @@ func TestTheRevisionOfATierIsRemembered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	filler := *w
-	filler.opts.Memo, filler.opts.Store = &memo{}, cache.NewMemory(1<<20)
-	filler.opts.Tiers, filler.opts.Fill = []*tier.Tier{shared}, shared
-	filler.mustOpen(2).Close()
+	filler := func(revision uint64) *cvmfs.Repository {
+		other := *w
+		other.opts.Memo, other.opts.Store = &memo{}, cache.NewMemory(1<<20)
+		other.opts.Tiers, other.opts.Fill = []*tier.Tier{shared}, shared
+		other.serve(revision)
+		return other.mustOpen(revision)
+	}
+	first, second := filler(1), filler(2)
+	w.opts.Tiers = []*tier.Tier{shared}
+	down := w.server.Inject(cvmfstest.All, 0, cvmfstest.Drop(0))
+	w.mustOpen(1).Close() // the second may have the catalog of its root and no more
+	down.Remove()
+	if err := second.Filled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Filled(t.Context()); err != nil { // it began earlier and ends later
+		t.Fatal(err)
+	}
 
 	for _, servers := range []string{"behind", "gone"} {
 		w.opts.Memo, w.opts.Store = &memo{}, cache.NewMemory(1<<20)

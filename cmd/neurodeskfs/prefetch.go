@@ -171,9 +171,21 @@ func (d *daemon) prefetch(ctx context.Context, apps []string, progress func(step
 	}
 	if d.fill != nil { // the lists of commands, by which a node finds what it has to offer
 		progress(step{What: "the lists of all images"})
-		return r, d.tree.Tried(ctx)
+		return r, d.filled(ctx)
 	}
 	return r, nil
+}
+
+// filled lets nodes start from the revision that the tier has now, once the lists
+// are there.
+func (d *daemon) filled(ctx context.Context) error {
+	err := d.tree.Tried(ctx)
+	for _, s := range d.sources {
+		if err == nil && s.repo != nil {
+			err = s.repo.Filled(ctx)
+		}
+	}
+	return err
 }
 
 func (d *daemon) prefetchImage(ctx context.Context, name string, progress func(step)) (out PrefetchedImage, err error) {
