@@ -33,13 +33,12 @@ func TestAnObjectThatCameMeanwhile(t *testing.T) {
 	objects := w.fill(contents()).Objects("sw/v1/dir/tool")
 	store := &late{Store: w.opts.Store}
 	w.opts.Store = store
-	var plan cvmfs.Plan
 	read := func(ctx context.Context, r *cvmfs.Repository, e cvmfs.Entry) error {
 		_, err := r.ReadFile(ctx, e, 1<<20)
 		return err
 	}
 	prefetch := func(ctx context.Context, r *cvmfs.Repository, e cvmfs.Entry) error {
-		plan = cvmfs.Plan{}
+		var plan cvmfs.Plan
 		if err := r.Add(ctx, &plan, e, nil); err != nil {
 			return err
 		}
