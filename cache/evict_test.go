@@ -249,3 +249,22 @@ func TestAfterClose(t *testing.T) {
 		t.Errorf("left in tmp: %v", names)
 	}
 }
+
+// TestWhatWasInUseTillNowGoesLast, though it was opened before all others: a
+// catalog that is held open all day.
+func TestWhatWasInUseTillNowGoesLast(t *testing.T) {
+	d := openDisk(t, t.TempDir(), Options{})
+	held := store(t, d, keyFor(0), contentFor(keyFor(0), 936))
+	for i := 1; i < 10; i++ {
+		store(t, d, keyFor(i), contentFor(keyFor(i), 936)).Close()
+	}
+	held.Close()
+	if r, err := d.Prune(context.Background(), 2000); err != nil || r.Objects != 8 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for i := range 10 {
+		if cached(t, d, keyFor(i)) != (i == 0 || i == 9) {
+			t.Errorf("object %d", i)
+		}
+	}
+}

@@ -210,6 +210,7 @@ func (d *Disk) release(s *shared) {
 	last := s.refs == 0
 	if last && d.live[s.key] == s {
 		delete(d.live, s.key)
+		d.touch(s.key) // it was in use till now
 	}
 	over := last && d.overHigh()
 	d.mu.Unlock()
