@@ -24,6 +24,10 @@ var passedPrefixes = []string{
 	"BIDS_", "TEMPLATEFLOW_",
 }
 
+// installed are those of the names above that tell where a tool is installed. An image that has the tool knows better than
+// its caller, whose own installation may be another version, or at a place that is not there inside.
+var installed = []string{"FSLDIR", "FSLTCLSH", "FSLWISH", "FREESURFER", "FREESURFER_HOME", "ANTSPATH"}
+
 var passedSuffixes = []string{"_proxy", "_PROXY"}
 
 // neverPrefixes and never are the names that break programs of an image, or the shell that reads the values, whatever a list says.
@@ -66,6 +70,11 @@ func (a *AppPolicy) passes(name string) bool {
 			return true
 		}
 	}
+	return a.listed(name)
+}
+
+// listed tells names that the site has added to the allow-list.
+func (a *AppPolicy) listed(name string) bool {
 	for _, glob := range a.Pass {
 		if ok, err := path.Match(glob, name); ok && err == nil {
 			return true
@@ -95,8 +104,10 @@ func environment(h *Host, a *AppPolicy, t translator) []Var {
 			locales[name] = value
 		case harmful(name) || !a.passes(name):
 		default:
-			if value, ok := t.value(value); ok {
-				vars[name] = value
+			inside, ok := t.value(value)
+			foreign := inside == value && path.IsAbs(value) && contains(installed, name) && !a.listed(name)
+			if ok && !(foreign && t.image.sets(name)) {
+				vars[name] = inside
 			}
 		}
 	}

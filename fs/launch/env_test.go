@@ -43,6 +43,10 @@ func TestEnvironment(t *testing.T) {
 		"locale that climbs":          {[]string{"LANG=../../../opt"}, nil, map[string]string{"LANG": "C.UTF-8"}},
 		"path into this image": {[]string{"FSLDIR=/nd/apps/fsl/6.0.7.22/rootfs/opt/fsl", "FSL_X=" + testRootfs + "/opt:/work", "FSL_Y=/nd/apps/fsl/6.0.7.22/rootfs"}, nil,
 			map[string]string{"FSLDIR": "/opt/fsl", "FSL_X": "/opt:/work", "FSL_Y": "/"}},
+		"the host's installation":           {[]string{"FSLDIR=/usr/local/fsl", "FSLOUTPUTTYPE=NIFTI", "ANTSPATH=/opt/ants"}, nil, map[string]string{"FSLDIR": absent, "FSLOUTPUTTYPE": "NIFTI", "ANTSPATH": "/opt/ants"}},
+		"the host's installation, all pass": {[]string{"FSLDIR=/home/u/fsl"}, func(p *Policy) { p.Env = "host" }, map[string]string{"FSLDIR": absent}},
+		"the host's installation, wanted":   {[]string{"FSLDIR=/home/u/fsl"}, func(p *Policy) { p.Pass = []string{"FSLDIR"} }, map[string]string{"FSLDIR": "/home/u/fsl"}},
+		"the host's installation, forced":   {[]string{"FSLDIR=/a", "APPTAINERENV_FSLDIR=/b"}, nil, map[string]string{"FSLDIR": "/b"}},
 		"path into another image": {[]string{"FSLDIR=/nd/apps/fsl/5.0/rootfs/opt/fsl", "FSL_X=/work:/nd/apps/fsl/9/rootfs/x", "FSL_Y=/nd/.neurodeskfs/images/Z/rootfs/a", "FSL_Z=/nd/cvmfs/x"}, nil,
 			map[string]string{"FSLDIR": absent, "FSL_X": "/work", "FSL_Y": absent, "FSL_Z": "/nd/cvmfs/x"}},
 	} {

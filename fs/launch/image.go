@@ -114,36 +114,64 @@ func (t imageTree) textEnv() ([]Var, bool) {
 	return sortedVars(vars.values), ok
 }
 
-// scripts reads the image's environment scripts.
+// scripts follows the image's environment scripts.
 func (t imageTree) scripts(outside func(name string) bool) (vars shellVars, ok bool) {
+	texts, ok := t.envScripts()
+	vars = shellVars{values: map[string]string{"PATH": defaultPath}, outside: outside}
+	for _, text := range texts {
+		ok = ok && vars.script(text)
+	}
+	return vars, ok
+}
+
+// sets tells whether one of the image's environment scripts gives a variable a value.
+func (t imageTree) sets(name string) bool {
+	texts, _ := t.envScripts() // of those that cannot be read nothing is known
+	for _, text := range texts {
+		for {
+			before, after, found := strings.Cut(text, name+"=")
+			if !found {
+				break
+			}
+			if n := len(before); n == 0 || !nameByte(before[n-1], 1) {
+				return true
+			}
+			text = after
+		}
+	}
+	return false
+}
+
+// envScripts reads the image's environment scripts up to the first that cannot be read; ok is false if there is one.
+func (t imageTree) envScripts() (texts []string, ok bool) {
 	const dir = "/.singularity.d/env"
 	at, _, err := t.resolve(dir)
 	if err != nil {
-		return vars, false
+		return nil, false
 	}
 	entries, err := t.host.ReadDir(path.Join(t.root, at), maxEnvs+1)
 	if err != nil || len(entries) > maxEnvs {
-		return vars, false
+		return nil, false
 	}
 	sort.Slice(entries, func(i, j int) bool { return entries[i].Name() < entries[j].Name() })
-	vars = shellVars{values: map[string]string{"PATH": defaultPath}, outside: outside}
 	for _, e := range entries {
 		if standardScript(e.Name()) || !strings.HasSuffix(e.Name(), ".sh") {
 			continue
 		}
 		file, fi, err := t.resolve(path.Join(at, e.Name()))
 		if err != nil || !fi.Mode().IsRegular() || fi.Size() > maxEnvFile {
-			return vars, false
+			return texts, false
 		}
 		if fi.Size() == 0 {
 			continue
 		}
 		text, err := t.host.ReadAt(path.Join(t.root, file), 0, maxEnvFile)
-		if err != nil || !vars.script(string(text)) {
-			return vars, false
+		if err != nil {
+			return texts, false
 		}
+		texts = append(texts, string(text))
 	}
-	return vars, true
+	return texts, true
 }
 
 // verdict is what a look into the image says of a command.
