@@ -101,6 +101,14 @@ func TestFindLock(t *testing.T) {
 			h.file("/work/d/neurodesk.lock", 0o644, text)
 		}, "/work/d/neurodesk.lock", ""},
 		"a directory": {func(h *testHost) { h.dir("/work/d/neurodesk.lock") }, "", ""},
+		"a link": {func(h *testHost) {
+			h.file("/work/real.lock", 0o644, text)
+			h.link("../real.lock", "/work/d/neurodesk.lock")
+		}, "/work/d/neurodesk.lock", ""},
+		"a link that leads nowhere": {func(h *testHost) {
+			h.file("/work/neurodesk.lock", 0o644, text)
+			h.link("../.git/annex/objects/k", "/work/d/neurodesk.lock")
+		}, "", "is a link to what cannot be read"},
 		"not asked of the automounter": {func(h *testHost) {
 			h.file("/work/neurodesk.lock", 0o644, text)
 			h.MountInfo = "1 0 0:1 / / rw - ext4 x rw\n2 1 0:2 / /work rw - autofs x rw\n3 2 0:3 / /work/d rw - nfs x rw\n"

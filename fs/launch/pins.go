@@ -94,7 +94,8 @@ func (h *Host) ReadLock() (file string, l Lock, err error) {
 }
 
 // FindLock tells where the lock file is, "" where there is none. A directory that the automounter serves is not looked at:
-// asking for any name there makes it act. An error is returned for a file that another user could have put there.
+// asking for any name there makes it act. An error is returned for a file that another user could have put there, and for a
+// link that leads nowhere.
 func (h *Host) FindLock() (string, error) {
 	if file := h.getenv("NEURODESK_LOCK"); file != "" {
 		if !path.IsAbs(file) {
@@ -112,7 +113,13 @@ func (h *Host) FindLock() (string, error) {
 	for dir := h.Cwd; ; dir = path.Dir(dir) {
 		file := path.Join(dir, LockFile)
 		if servedBy(mounts, dir) != "autofs" {
-			if fi, err := h.Stat(file); err == nil && !fi.IsDir() {
+			fi, err := h.Lstat(file)
+			if err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+				if fi, err = h.Stat(file); err != nil { // as git-annex leaves it until its content is fetched
+					return "", fmt.Errorf("%s is a link to what cannot be read (%v): fetch it or remove the link, or set NEURODESK_LOCK=/dev/null to do without", clip(file), err)
+				}
+			}
+			if err == nil && !fi.IsDir() {
 				return file, h.trustLock(file, dir, fi)
 			}
 		}
