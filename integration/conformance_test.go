@@ -197,6 +197,7 @@ var conformance = map[string]trial{
 	"a path into the image":      shell("echo $FSLDIR; ls -d $FSLDIR").with("FSLDIR=@MOUNT/apps/" + conformanceImage + "/rootfs/opt").gives("/opt\n/opt\n"),
 	"a path into another image":  shell("echo ${FSLDIR-none}").with("FSLDIR=@MOUNT/apps/dcm2niix/default/rootfs/opt").gives("none\n"),
 	"no GPU for one call":        shell("echo hello").with("NEURODESK_GPU=0").gives("hello\n"),
+	"no HOME":                    shell("echo $HOME").with("HOME="),
 	"HOME=/root":                 shell("cd; pwd; echo $HOME").with("HOME=/root").gives("/root\n/root\n").onlyRoot(),
 	"ids":                        shell("id -u; id -g; id -un"),
 	"groups":                     shell("id -G | tr ' ' '\\n'").unordered(),

@@ -179,6 +179,7 @@ func TestLaunchSignals(t *testing.T) {
 			t.Run(c.who.name+"/"+runtime, func(t *testing.T) {
 				c.t = t
 				c.handled(runtime)
+				c.ignored(runtime)
 				c.killed(runtime)
 			})
 		}
@@ -197,6 +198,17 @@ func (c conformer) handled(runtime string) {
 		if err := s.cmd.Wait(); line != "got\n" || s.cmd.ProcessState.ExitCode() != 7 {
 			c.t.Errorf("%s: the tool said %q and ended with %v", name, line, err)
 		}
+	}
+}
+
+// ignored: what the caller ignores, as by nohup, the tool ignores, too.
+func (c conformer) ignored(runtime string) {
+	c.t.Helper()
+	cmd := c.start(shell("kill -HUP $$; kill -INT $$; echo \"$1\"; exit 4", "a b"), runtime)
+	cmd.Args = append([]string{"sh", "-c", `trap '' HUP INT; exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = "/bin/sh"
+	if r := run(c.t, cmd); r.Stdout != "a b\n" || r.Status != 4 || r.Stderr != "" {
+		c.t.Errorf("HUP and INT ignored: %+v", r)
 	}
 }
 

@@ -12,8 +12,8 @@ const maxAccounts = 1 << 20
 
 // account is the caller as getpwuid(3) would tell it, from /etc/passwd alone.
 type account struct {
-	name, gecos, shell string
-	uid, gid           int
+	name, gecos, home, shell string
+	uid, gid                 int
 }
 
 // caller finds the account of the process. Where the host's passwd lacks it (LDAP, sssd), the variables help out.
@@ -23,7 +23,7 @@ func (h *Host) caller() account {
 	for line := range strings.Lines(string(text)) {
 		f := strings.Split(strings.TrimRight(line, "\n"), ":")
 		if len(f) >= 7 && f[2] == strconv.Itoa(h.UID) {
-			a.name, a.gecos, a.shell = f[0], f[4], f[6]
+			a.name, a.gecos, a.home, a.shell = f[0], f[4], f[5], f[6]
 			break
 		}
 	}
@@ -35,6 +35,18 @@ func (h *Host) caller() account {
 		a.shell = "/bin/sh"
 	}
 	return a
+}
+
+// home is the caller's home directory, as the runtimes tell it: HOME, else the account's; "" where that is none.
+func (h *Host) home() string {
+	home := h.getenv("HOME")
+	if !path.IsAbs(home) {
+		home = h.caller().home
+	}
+	if !path.IsAbs(home) || path.Clean(home) == "/" {
+		return ""
+	}
+	return path.Clean(home)
 }
 
 // passwd is the image's passwd file with the caller in it, as apptainer writes it: an entry of the same number keeps

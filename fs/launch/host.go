@@ -3,6 +3,7 @@ package launch
 import (
 	"io"
 	"os"
+	"os/signal"
 	"path"
 	"runtime"
 	"strings"
@@ -16,11 +17,12 @@ type Host struct {
 	Cwd       string   // physical path of the current directory; "" when it cannot be told
 	CwdErr    error    // why Cwd is ""
 	UID, GID  int
-	Groups    []int  // supplementary groups
-	Arch      string // GOARCH of the machine; "" = not known
-	Nested    bool   // inside a container already
-	MountInfo string // text of /proc/self/mountinfo
-	Launcher  string // directory of the launcher: M/.neurodeskfs
+	Groups    []int    // supplementary groups
+	Arch      string   // GOARCH of the machine; "" = not known
+	Nested    bool     // inside a container already
+	MountInfo string   // text of /proc/self/mountinfo
+	Launcher  string   // directory of the launcher: M/.neurodeskfs
+	Ignored   []string // signals that the caller ignores and the tool shall too, as trap(1) names them: HUP, INT
 
 	TopLevel func() ([]os.DirEntry, error) // entries of /, nothing below is looked at
 	Lstat    func(name string) (os.FileInfo, error)
@@ -56,7 +58,13 @@ func RealHost(launcher string) Host {
 	if _, err := os.Lstat("/.singularity.d"); err == nil {
 		h.Nested = true
 	}
-	h.Groups, _ = os.Getgroups() // without them only the names of the groups are lacking
+	h.Groups, _ = os.Getgroups()        // without them only the names of the groups are lacking
+	if signal.Ignored(syscall.SIGHUP) { // nohup
+		h.Ignored = append(h.Ignored, "HUP")
+	}
+	if signal.Ignored(syscall.SIGINT) { // a script's `tool &`
+		h.Ignored = append(h.Ignored, "INT")
+	}
 	keep := newKeeper(&h)
 	h.ImageEnv, h.RuntimeVersion = keep.imageEnv, keep.runtimeVersion
 	return h
@@ -99,13 +107,17 @@ func (h *Host) getenv(name string) string {
 	return ""
 }
 
-// lookPath finds a program in PATH. Relative entries of PATH and the mount's own directories are passed over: neither may
-// decide which runtime starts.
+// lookPath finds a program in PATH, or, for a caller without one (`env -i`), where systems have programs. Relative entries
+// of PATH and the mount's own directories are passed over: neither may decide which runtime starts.
 func (h *Host) lookPath(name, mountpoint string) string {
 	if strings.Contains(name, "/") {
 		return name
 	}
-	for _, dir := range strings.Split(h.getenv("PATH"), ":") {
+	dirs := h.getenv("PATH")
+	if dirs == "" {
+		dirs = defaultPath
+	}
+	for _, dir := range strings.Split(dirs, ":") {
 		if !path.IsAbs(dir) || within(dir, mountpoint) {
 			continue
 		}

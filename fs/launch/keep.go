@@ -32,8 +32,8 @@ type keeper struct {
 func newKeeper(h *Host) keeper {
 	dir := h.getenv("XDG_CACHE_HOME")
 	if !path.IsAbs(dir) {
-		home := h.getenv("HOME")
-		if !path.IsAbs(home) {
+		home := h.home()
+		if home == "" {
 			return keeper{}
 		}
 		dir = path.Join(home, ".cache")

@@ -121,7 +121,18 @@ func (p *planner) fill(c choice) (err error) {
 		p.insideEnv()
 		return p.root()
 	}
+	p.ignore()
 	return p.text()
+}
+
+// ignore has the tool ignore the signals that its caller ignores: nohup, or a script that starts it with `&`. apptainer and
+// singularity give every signal back its default, so a shell of the image takes it from there, and becomes the tool.
+func (p *planner) ignore() {
+	if v, _ := p.image.program("/bin/sh"); v != present || len(p.host.Ignored) == 0 {
+		return
+	}
+	trap := "trap '' " + strings.Join(p.host.Ignored, " ") + `; exec "$@"`
+	p.job.Command, p.job.Args = "/bin/sh", append([]string{"-c", trap, "sh", p.job.Command}, p.args...)
 }
 
 // exec writes the plan down for one runtime.
@@ -197,8 +208,8 @@ func (p *planner) binds() error {
 		p.optional("/var/tmp", "")
 		p.jobSockets()
 	}
-	if home := h.getenv("HOME"); path.IsAbs(home) && path.Clean(home) != "/" {
-		p.optional(path.Clean(home), "")
+	if home := h.home(); home != "" {
+		p.optional(home, "")
 	}
 	p.variables()
 	for _, source := range append([]string{""}, bindVariables...) {
@@ -228,13 +239,10 @@ func (p *planner) binds() error {
 
 // home decides what HOME is inside.
 func (p *planner) home() {
-	home := p.host.getenv("HOME")
-	switch {
-	case !path.IsAbs(home) || path.Clean(home) == "/":
-	case strings.Contains(home, ":"):
+	if home := p.host.home(); strings.Contains(home, ":") {
 		p.warn = append(p.warn, fmt.Sprintf("%s: $HOME has a colon in its name and is not passed on", clip(p.cmd.Command)))
-	default:
-		p.job.Home = path.Clean(home)
+	} else {
+		p.job.Home = home
 	}
 }
 
