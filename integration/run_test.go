@@ -55,6 +55,7 @@ func TestLaunchRun(t *testing.T) {
 		"stdin":              {absent, []string{"cat"}, "in\n", "in\n", 0, 0, ""},
 		"exit status":        {absent, []string{"sh", "-c", "exit 7"}, "", "", 7, 0, ""},
 		"a signal":           {absent, []string{"sh", "-c", "kill -USR1 $$"}, "", "", -1, syscall.SIGUSR1, ""},
+		"nohup, and &":       {absent, []string{"sh", "-c", "kill -HUP $$; kill -INT $$; exit 5"}, "", "", 5, 0, ""},
 		"what it left":       {absent, []string{"sh", "-c", "sleep 3611 & exit 3"}, "", "", 3, 0, ""},
 		"no program":         {absent, []string{"no-such-program"}, "", "", 127, 0, "there is no program no-such-program in PATH"},
 		"no executable":      {absent, []string{"/etc/passwd"}, "", "", 126, 0, ""},
@@ -64,6 +65,10 @@ func TestLaunchRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := job(test.mountpoint, test.command...)
 			c.Stdin = strings.NewReader(test.stdin)
+			if strings.HasPrefix(name, "nohup") {
+				c.Args = append([]string{"sh", "-c", `trap '' HUP INT; exec "$0" "$@"`, c.Path}, c.Args[1:]...)
+				c.Path = "/bin/sh"
+			}
 			r := run(t, c)
 			if r.Stdout != test.stdout || r.Status != test.status || r.Signal != test.signal || !strings.Contains(r.Stderr, test.stderrContains) ||
 				test.stderrContains == "" && test.status != 126 && r.Stderr != "" {

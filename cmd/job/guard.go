@@ -68,7 +68,7 @@ func Inside(fd int) (unix.WaitStatus, int, error) {
 		run: os.NewFile(uintptr(fd), "run"), asked: make(chan unix.Signal), got: make(chan os.Signal, 64), due: make(chan unix.Signal, 64),
 		lastGot: map[unix.Signal]time.Time{}, waiting: map[unix.Signal]time.Time{}, ended: make(chan exited),
 	}
-	signal.Notify(g.got, forwarded...)
+	signal.Notify(g.got, heeded()...)
 	unix.CloseOnExec(fd)
 	status, err := g.serve()
 	if g.daemon != 0 {

@@ -83,6 +83,10 @@ var forwarded = []os.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGXCPU, unix.SIGPWR,
 }
 
+// heeded are those of forwarded that the caller does not ignore. Those that he does, as by nohup, the program is to ignore
+// too, which it inherits as long as nobody asks to be told of them. Go knows that of SIGHUP and SIGINT only.
+func heeded() []os.Signal { return slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored) }
+
 // Run starts guard, the command (found at /proc/self/exe) that calls Inside with
 // the number of a descriptor, which is appended to its last word, and returns how
 // the program ended. Messages of the guard go to stderr. Run is called once in a
@@ -93,7 +97,7 @@ func Run(s Spec, guard []string) (unix.WaitStatus, error) {
 		return 0, fmt.Errorf("become a subreaper: %w", err)
 	}
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, forwarded...)
+	signal.Notify(signals, heeded()...)
 	ours, theirs, err := wire()
 	if err != nil {
 		return 0, err
