@@ -68,9 +68,10 @@ func (c *cluster) cancelled(t *testing.T, src source, program string) {
 	eventually(t, "no process of the job is left", func() bool { return len(processes(ours)) == 0 })
 }
 
-// prologAndEpilog: two jobs at once find the mount; it goes with the last one.
+// prologAndEpilog: two jobs at once find the mount, where one lay whose daemon was killed; it goes with the last one.
 func (c *cluster) prologAndEpilog(t *testing.T, src source) {
 	m, config := setup{Sources: []source{src}}.prepare(t)
+	mount(t, m).killAll()
 	c.hooks(m.Dir, config)
 	var jobs []string
 	for range 2 {

@@ -22,7 +22,9 @@ fail() {
 }
 
 [ -n "${SLURM_JOB_ID:-}" ] || fail "SLURM_JOB_ID is not set: this is for slurm.conf's Prolog="
-mkdir -p "$run/jobs" "$mount" || fail "cannot make $run/jobs and $mount"
+mkdir -p "$run/jobs" || fail "cannot make $run/jobs"
+# A mount whose daemon was killed cannot be looked at, and mount clears it away.
+grep -qF " $mount fuse.neurodeskfs " /proc/self/mounts || mkdir -p "$mount" || fail "cannot make $mount"
 exec 9>"$run/lock" || fail "cannot open $run/lock"
 flock 9 || fail "cannot lock $run/lock"
 : >"$run/jobs/$SLURM_JOB_ID"
