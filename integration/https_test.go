@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,16 @@ func TestMountHTTPS(t *testing.T) {
 	m := mount(t, setup{Sources: []source{src}})
 	if b, err := os.ReadFile(m.Raw("https.example.org", "file")); err != nil || string(b) != "by https\n" {
 		t.Errorf("%q, %v", b, err)
+	}
+	// doctor asks the server as the mount does.
+	var found []struct{ Name, Verdict, Text string }
+	if err := json.Unmarshal([]byte(neurodeskfs(t, "doctor", "--json", "--network", "--config", m.Config).Stdout), &found); err != nil {
+		t.Fatal(err)
+	}
+	for _, check := range found {
+		if strings.HasPrefix(check.Name, "https.example.org") && check.Verdict != "ok" {
+			t.Errorf("doctor says %+v", check)
+		}
 	}
 }
 

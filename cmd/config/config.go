@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,8 +99,11 @@ type Source struct {
 	Blacklist   string    `toml:"blacklist"` // file of forbidden certificates and revisions, absolute path; default none
 	Refresh     Refresh   `toml:"refresh"`   // "auto": the repository's TTL, http: 10m; or a duration of at least 10s
 	// Site says of values from the site's CVMFS configuration where they stand.
-	Site    map[string]string `toml:"-"`
-	Network                   // how the servers are asked
+	Site map[string]string `toml:"-"`
+	// SiteNotes are one line each, file:line: what that configuration says of
+	// servers, proxies and keys to a shell alone, so that it does not hold.
+	SiteNotes []string `toml:"-" json:"-"`
+	Network            // how the servers are asked
 }
 
 // Refresh is how often the manifest is looked at; 0 is the repository's own TTL.
@@ -155,27 +159,6 @@ func Load(file string) (*Config, error) {
 	return c, c.anchor()
 }
 
-// anchor makes the names of key files absolute: they are meant from where the
-// configuration lies, and the daemon works in another directory.
-func (c *Config) anchor() error {
-	file, err := filepath.Abs(c.File)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	keys := []*string{&c.VerifySIF.Keyring}
-	for _, s := range c.Sources {
-		for i := range s.PublicKeys {
-			keys = append(keys, &s.PublicKeys[i])
-		}
-	}
-	for _, key := range keys {
-		if *key != "" && !filepath.IsAbs(*key) {
-			*key = filepath.Join(filepath.Dir(file), *key)
-		}
-	}
-	return nil
-}
-
 // Parse reads and checks a configuration's text.
 func Parse(text []byte) (*Config, error) {
 	c := &Config{}
@@ -189,6 +172,9 @@ func Parse(text []byte) (*Config, error) {
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return nil, fmt.Errorf("%w: %s", ErrInvalid, explainKey(unknown[0].String()))
+	}
+	if meta.IsDefined("cache", "quota") && c.Cache.Quota == 0 {
+		return nil, fmt.Errorf("%w: cache.quota must be above 0: without it, it is 20GiB", ErrInvalid)
 	}
 	if len(c.Sources) == 0 {
 		c.Sources = []Source{{}}
@@ -263,7 +249,11 @@ func (c *Config) Policy(mountpoint string) launch.Policy {
 // Digest is equal for configurations that make the same tree, wherever it is
 // mounted and whatever its cache.
 func (c *Config) Digest() string {
-	b, err := json.Marshal([]any{c.Sources, c.Launch, c.Apps, c.Mount, c.VerifySIF})
+	sources := slices.Clone(c.Sources)
+	for i := range sources {
+		sources[i].Site = nil // the line on which a value stands makes no tree
+	}
+	b, err := json.Marshal([]any{sources, c.Launch, c.Apps, c.Mount, c.VerifySIF})
 	if err != nil {
 		panic(err) // texts and numbers only
 	}

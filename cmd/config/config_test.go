@@ -96,7 +96,7 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %d", text, c, err, want)
 		}
 	}
-	for _, text := range []string{`"20 gigs"`, `"-1GiB"`, `"+1GiB"`, `"1.5GiB"`, `"GiB"`, `""`, `"1e3"`, `"0x10"`, `"1 000"`, `"99999999TiB"`, `"9999999999999999999999"`, `true`, `["1GiB"]`, `"10XB"`, `"1Gi"`} {
+	for _, text := range []string{`"20 gigs"`, `"-1GiB"`, `"+1GiB"`, `"1.5GiB"`, `"GiB"`, `""`, `"1e3"`, `"0x10"`, `"1 000"`, `"99999999TiB"`, `"9999999999999999999999"`, `true`, `["1GiB"]`, `"10XB"`, `"1Gi"`, `"0"`, `0`} {
 		if _, err := Parse([]byte("[cache]\nquota = " + text + "\n")); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -161,7 +161,7 @@ func TestBadFilesSayWhatToWrite(t *testing.T) {
 func TestKeysLieBesideTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.toml")
-	if err := os.WriteFile(file, []byte(strings.Replace(good, `"/k.pub"`, `"/k.pub", "keys", "sub/../x.pub"`, 1)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.Replace(good, `"/k.pub"`, `"/k.pub", "keys", "sub/../x.pub"`, 1)+"ca_bundle = \"ca.pem\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Chdir(filepath.Dir(dir))
@@ -173,6 +173,9 @@ func TestKeysLieBesideTheConfiguration(t *testing.T) {
 		want := strings.Join([]string{"/k.pub", filepath.Join(dir, "keys"), filepath.Join(dir, "x.pub")}, " ")
 		if got := strings.Join(c.Sources[0].PublicKeys, " "); got != want || c.File != name {
 			t.Errorf("%s: keys %s, want %s", name, got, want)
+		}
+		if got, want := c.Sources[0].CABundle, filepath.Join(dir, "ca.pem"); got != want {
+			t.Errorf("%s: authorities %s, want %s", name, got, want)
 		}
 	}
 	if _, err := Load(filepath.Join(dir, "none")); !errors.Is(err, ErrInvalid) || !errors.Is(err, os.ErrNotExist) {

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	builtin "github.com/neurodesk/neurodeskfs/cvmfs/config"
 )
@@ -15,11 +18,10 @@ func (s *Source) fromSite(dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) || s.Kind != "" && s.Kind != "cvmfs" {
 		return nil
 	}
-	fqrn := s.FQRN
-	if fqrn == "" && len(s.Servers) == 0 {
-		fqrn = builtin.NeurodeskFQRN
+	if s.FQRN == "" && len(s.Servers) == 0 {
+		s.FQRN = builtin.NeurodeskFQRN // before the site's servers are there
 	}
-	p, err := builtin.Load(dir, fqrn)
+	p, err := builtin.Load(dir, s.FQRN)
 	if err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
@@ -27,6 +29,12 @@ func (s *Source) fromSite(dir string) error {
 	note := func(key, parameter string) {
 		if setting, ok := p.Get(parameter); ok {
 			s.Site[key] = setting.Origin
+			return
+		}
+		for _, n := range p.Notes { // set where only a shell can tell: it does not hold here
+			if parameter != "" && strings.Contains(n, parameter) && !slices.Contains(s.SiteNotes, n) {
+				s.SiteNotes = append(s.SiteNotes, n)
+			}
 		}
 	}
 	if len(s.Servers) == 0 {
@@ -37,8 +45,11 @@ func (s *Source) fromSite(dir string) error {
 		}
 	}
 	if len(s.PublicKeys) == 0 {
-		s.PublicKeys = p.PublicKeys()
-		note("public_keys", "CVMFS_PUBLIC_KEY")
+		named := keysParameter(p)
+		if named != "" || s.FQRN != builtin.NeurodeskFQRN {
+			s.PublicKeys = p.PublicKeys()
+		}
+		note("public_keys", cmp.Or(named, "CVMFS_KEYS_DIR"))
 	}
 	if s.Proxies == "" {
 		s.Proxies = p.HTTPProxy()
@@ -46,4 +57,15 @@ func (s *Source) fromSite(dir string) error {
 		note("proxies", "CVMFS_HTTP_PROXY")
 	}
 	return nil
+}
+
+// keysParameter is which parameter names the keys; "": the site is silent, and a
+// repository whose key is built in goes by that.
+func keysParameter(p builtin.Parameters) string {
+	for _, name := range []string{"CVMFS_KEYS_DIR", "CVMFS_PUBLIC_KEY"} { // in the order that PublicKeys goes by
+		if setting, ok := p.Get(name); ok && strings.TrimSpace(setting.Value) != "" {
+			return name
+		}
+	}
+	return ""
 }

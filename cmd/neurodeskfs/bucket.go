@@ -22,16 +22,16 @@ const bucketRedirects = 4
 // openBucket makes the images of a source on object storage. Nobody is asked
 // yet: a mount does not wait for them.
 func (d *daemon) openBucket(s config.Source) (*blob.Bucket, error) {
-	return newBucket(s, d.netConfig(s), d.disk, memo{d.disk})
-}
-
-func newBucket(s config.Source, c fetch.Config, store cache.Store, m blob.Memo) (*blob.Bucket, error) {
-	c.Order, c.MaxRedirects = "", bucketRedirects
-	b, err := blob.New(blob.Options{Name: s.FQRN, URLs: s.URL, Index: s.Index, Files: s.Images, Net: c, Store: store, Memo: m, Logger: c.Logger})
+	b, err := newBucket(s, d.netConfig(s), d.disk, memo{d.disk})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.FQRN, err)
 	}
 	return b, nil
+}
+
+func newBucket(s config.Source, c fetch.Config, store cache.Store, m blob.Memo) (*blob.Bucket, error) {
+	c.Order, c.MaxRedirects = "", bucketRedirects
+	return blob.New(blob.Options{Name: s.FQRN, URLs: s.URL, Index: s.Index, Files: s.Images, Net: c, Store: store, Memo: m, Logger: c.Logger})
 }
 
 // followBucket looks at the list and at the images in use whenever it is time,
@@ -66,11 +66,16 @@ type memoless struct{}
 func (memoless) Get(string, string) ([]byte, bool) { return nil, false }
 func (memoless) Put(string, string, []byte)        {}
 
+// tryBucket makes the images of a source as a mount would, but keeps nothing.
+func tryBucket(s config.Source) (*blob.Bucket, error) {
+	return newBucket(s, netConfig(s), cache.NewMemory(4*blob.BlockSize), memoless{})
+}
+
 // bucketChecks looks at a source on object storage: as far as the texts go, and
 // with network whether the list, and the first image in it, can be had.
 func bucketChecks(ctx context.Context, s config.Source, network bool) []Check {
 	name := s.FQRN + " server"
-	b, err := newBucket(s, netConfig(s), cache.NewMemory(4*blob.BlockSize), memoless{})
+	b, err := tryBucket(s)
 	if err != nil {
 		return []Check{fail(name, "mend it in the configuration (neurodeskfs config show names the line)", "%v", err)}
 	}
@@ -79,7 +84,7 @@ func bucketChecks(ctx context.Context, s config.Source, network bool) []Check {
 	if !network {
 		return checks
 	}
-	for _, proxy := range proxyURLs(s.Proxies) {
+	for _, proxy := range proxyURLs(s.Proxies + ";" + s.FallbackProxies) {
 		checks = append(checks, askProxy(ctx, s.FQRN, proxy))
 	}
 	ctx, cancel := context.WithTimeout(ctx, serverPatience)

@@ -56,6 +56,9 @@ with it. Keys are read as well; no server is asked.`,
 				if _, err := masterKeys(s); err != nil {
 					return failf(exitUsage, "%s: %w", s.FQRN, err)
 				}
+				if err := checkNet(s); err != nil {
+					return failf(exitUsage, "%s: %w", s.FQRN, err)
+				}
 			}
 			name := cfg.File
 			if name == "" {
@@ -94,6 +97,11 @@ the Neurodesk repository. The output is a configuration itself.`,
 				return printJSON(c.OutOrStdout(), list)
 			}
 			printValues(c.OutOrStdout(), cfg.File, list)
+			for _, s := range cfg.Sources {
+				for _, note := range s.SiteNotes {
+					fmt.Fprintf(c.OutOrStdout(), "\n# %s: %s\n", s.FQRN, visible(note))
+				}
+			}
 			return nil
 		},
 	}

@@ -141,7 +141,7 @@ func sourceChecks(ctx context.Context, s config.Source, seen evidence, network b
 		return []Check{ok(s.FQRN, "the host has it at %s", s.At)}
 	}
 	if s.Kind == config.KindDir {
-		if err := tree.CheckFolder(s.Path, false); err != nil {
+		if err := tree.CheckFolder(s.Path, os.Geteuid() == 0); err != nil { // root's mount is for all, by default
 			return []Check{fail(s.FQRN, "ls "+s.Path+" shows why", "%v", err)}
 		}
 		return []Check{ok(s.FQRN, "images of %s", s.Path)}
@@ -155,6 +155,9 @@ func sourceChecks(ctx context.Context, s config.Source, seen evidence, network b
 	}
 	checks := []Check{ok(s.FQRN+" keys", "master keys: %d", len(keys))}
 	checks = append(checks, checkRoute(s))
+	for _, note := range s.SiteNotes {
+		checks = append(checks, warn(s.FQRN+" site", "write it in the configuration, or there as a plain KEY=VALUE", "%s", note))
+	}
 	if network {
 		asked, fresh := askServers(ctx, s)
 		checks = append(checks, asked...)

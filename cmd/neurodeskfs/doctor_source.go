@@ -84,25 +84,23 @@ func checkDates(s config.Source, keys trust.Keys, e evidence) Check {
 // checkRoute checks servers and proxies as far as their texts go.
 func checkRoute(s config.Source) Check {
 	name := s.FQRN + " servers"
-	client, err := fetch.New(fetch.Config{Servers: s.Servers, Proxies: s.Proxies})
-	if err != nil {
+	if err := checkNet(s); err != nil {
 		return fail(name, "mend it in the configuration (neurodeskfs config show names the line)", "%v", err)
 	}
-	client.Close()
 	return ok(name, "servers: %d, proxies: %s", len(s.Servers), clip(s.Proxies, 60))
 }
 
 // askServers asks each proxy for a connection and each server for the
 // repository's manifest.
 func askServers(ctx context.Context, s config.Source) (checks []Check, e evidence) {
-	for _, proxy := range proxyURLs(s.Proxies) {
+	for _, proxy := range proxyURLs(s.Proxies + ";" + s.FallbackProxies) {
 		checks = append(checks, askProxy(ctx, s.FQRN, proxy))
 	}
 	answered := 0
 	for _, server := range s.Servers {
 		name := s.FQRN + " server"
 		began := time.Now()
-		found, err := askServer(ctx, server, s.Proxies)
+		found, err := askServer(ctx, server, s)
 		if err != nil {
 			checks = append(checks, warn(name, "", "%s: %v", server, err))
 			continue
@@ -147,9 +145,12 @@ func askProxy(ctx context.Context, fqrn, proxy string) Check {
 	return ok(name, "%s can be reached", host)
 }
 
-// askServer fetches the manifest and the whitelist from one server.
-func askServer(ctx context.Context, server, proxies string) (e evidence, err error) {
-	client, err := fetch.New(fetch.Config{Servers: []string{server}, Proxies: proxies, UserAgent: userAgent})
+// askServer fetches the manifest and the whitelist from one server of s, as a
+// mount would.
+func askServer(ctx context.Context, server string, s config.Source) (e evidence, err error) {
+	c := netConfig(s)
+	c.Servers, c.Order = []string{server}, ""
+	client, err := fetch.New(c)
 	if err != nil {
 		return e, err
 	}

@@ -72,6 +72,26 @@ func netConfig(s config.Source) fetch.Config {
 	}
 }
 
+// checkNet reports what is wrong with the servers, the proxies and the authorities
+// of a source, as far as that can be seen without asking anybody.
+func checkNet(s config.Source) error {
+	switch s.Kind {
+	case config.KindDir, config.KindMounted:
+		return nil
+	case config.KindHTTP:
+		b, err := tryBucket(s)
+		if err == nil {
+			b.Close()
+		}
+		return err
+	}
+	net, err := fetch.New(netConfig(s))
+	if err == nil {
+		net.Close()
+	}
+	return err
+}
+
 func (d *daemon) netConfig(s config.Source) fetch.Config {
 	c := netConfig(s)
 	c.Keep, c.Logger = memo{d.disk}, d.log
