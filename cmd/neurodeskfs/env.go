@@ -54,7 +54,7 @@ func appEnv(m, name string) (string, error) {
 	if err != nil {
 		var f failure
 		if errors.As(err, &f) && f.status == launch.StatusError {
-			return "", failure{exitFailure, f.err} // 125 is for what runs programs
+			return "", failure{exitStatus(f.err), f.err} // 125 is for what runs programs
 		}
 		return "", err
 	}

@@ -82,7 +82,7 @@ func appInfo(m, name string, warn io.Writer) (AppInfo, error) {
 	if err != nil {
 		var f failure
 		if errors.As(err, &f) && f.status == launch.StatusError {
-			return AppInfo{}, failure{exitFailure, f.err} // 125 is for what runs programs
+			return AppInfo{}, failure{exitStatus(f.err), f.err} // 125 is for what runs programs
 		}
 		return AppInfo{}, err
 	}

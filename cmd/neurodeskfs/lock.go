@@ -191,7 +191,7 @@ func lockEntry(m, name string) (launch.Locked, error) {
 		if err != nil {
 			var f failure
 			if errors.As(err, &f) && f.status == launch.StatusError {
-				err = failure{exitFailure, f.err} // 125 is for what runs programs
+				err = failure{exitStatus(f.err), f.err} // 125 is for what runs programs
 			}
 			return launch.Locked{}, err
 		}
