@@ -1,9 +1,12 @@
 package integration
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -73,5 +76,39 @@ func TestRawViewElsewhere(t *testing.T) {
 	m.Unmount()
 	if entries, err := os.ReadDir(at); err != nil || len(entries) != 0 {
 		t.Errorf("after umount: %v, %v", entries, err)
+	}
+}
+
+// TestMountPointBehindALink: a path with a link in it, as /home is one in many
+// places, is the same mount to umount, to the next supervisor and to run.
+func TestMountPointBehindALink(t *testing.T) {
+	const fqrn = "delta.golden.test"
+	dir := shortDir(t)
+	link := filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "real"), 0o755), os.Mkdir(filepath.Join(dir, "real/m"), 0o755), os.Symlink("real", link)); err != nil {
+		t.Fatal(err)
+	}
+	s := setup{Sources: []source{newStratum(t).Golden(fqrn)}, Dir: filepath.Join(link, "m")}
+	if os.Getuid() == 0 {
+		s.CVMFSAt = shortDir(t)
+	}
+	m := mount(t, s)
+	r := run(t, exec.Command(program(t), "run", "--config", m.Config, m.Dir, "--", "ls", m.Raw(fqrn)))
+	if r.Status != 0 || !strings.Contains(r.Stdout, "data\n") {
+		t.Errorf("run: %+v", r)
+	}
+	syscall.Kill(m.daemon(), syscall.SIGKILL)
+	wantRun(t, 0, "upgrade", m.Dir)
+	syscall.Kill(m.daemon(), syscall.SIGTERM)
+	m.gone()
+	wantRun(t, 0, "mount", "--config", m.Config, m.Dir)
+	if r := wantRun(t, 0, "umount", m.Dir); r.Stderr != "" {
+		t.Errorf("umount: %s", r.Stderr)
+	}
+	if s.CVMFSAt == "" {
+		return
+	}
+	if entries, err := os.ReadDir(s.CVMFSAt); err != nil || len(entries) != 0 {
+		t.Errorf("at the second place after umount: %v, %v", entries, err)
 	}
 }

@@ -44,6 +44,9 @@ func shownCVMFS(mountpoint, at string) bool {
 		return false
 	}
 	connection := func(place, root string) (found bool, number uint32) {
+		if place, err = session.Resolve(place); err != nil {
+			return false, 0
+		}
 		for _, m := range mounts {
 			if m.Mountpoint == place && m.Root == root {
 				found, number = true, m.Connection

@@ -72,8 +72,12 @@ func checkOwner(mountpoint string) error {
 	if err != nil {
 		return err
 	}
+	place, err := session.Resolve(mountpoint)
+	if err != nil {
+		return err
+	}
 	for _, m := range mounts {
-		if m.Mountpoint == mountpoint && !slices.Contains(m.Options, "user_id="+strconv.Itoa(os.Geteuid())) {
+		if m.Mountpoint == place && !slices.Contains(m.Options, "user_id="+strconv.Itoa(os.Geteuid())) {
 			return failf(exitFailure, "the supervisor of %s is gone, and only the user who mounted it can start another: neurodeskfs upgrade %s, as that user", mountpoint, mountpoint)
 		}
 	}

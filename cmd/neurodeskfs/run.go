@@ -141,9 +141,13 @@ func served(mountpoint, digest string, anywhere bool) string {
 	if err != nil {
 		return ""
 	}
+	place, err := session.Resolve(mountpoint)
+	if err != nil {
+		place = mountpoint // it need not exist
+	}
 	for _, own := range []bool{false, true} {
 		for _, m := range mounts {
-			if wanted := m.Mountpoint == mountpoint || own && anywhere && isOwn(m); wanted && statusOf(m.Mountpoint).Config == digest {
+			if wanted := m.Mountpoint == place || own && anywhere && isOwn(m); wanted && statusOf(m.Mountpoint).Config == digest {
 				return m.Mountpoint
 			}
 		}

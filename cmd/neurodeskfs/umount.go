@@ -103,6 +103,9 @@ func unmountParts(ctx context.Context, m string) (busy bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if m, err = session.Resolve(m); err != nil {
+		return false, nil // Unmount says what is wrong
+	}
 	i := slices.IndexFunc(mounts, func(i session.MountInfo) bool { return i.Mountpoint == m && i.Root == "/" })
 	if i < 0 {
 		return false, nil // Unmount says what is wrong

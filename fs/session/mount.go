@@ -76,7 +76,7 @@ func mountAt(ctx context.Context, o MountOptions) (*os.File, error) {
 	if o.MaxRead < 4096 || o.MaxRead > MaxRead {
 		return nil, fmt.Errorf("max_read of %d bytes is not in 4096..%d", o.MaxRead, MaxRead)
 	}
-	dir, err := resolveMountpoint(o.Mountpoint)
+	dir, err := Resolve(o.Mountpoint)
 	if err != nil {
 		return nil, err
 	}

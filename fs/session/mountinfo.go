@@ -39,7 +39,7 @@ func FindMounts() ([]MountInfo, error) {
 // IsMounted says whether a mount of ours, alive or dead, is what one sees at
 // the path.
 func IsMounted(path string) (bool, error) {
-	dir, err := resolveMountpoint(path)
+	dir, err := Resolve(path)
 	if err != nil {
 		return false, err
 	}
@@ -119,9 +119,9 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// resolveMountpoint makes a path absolute and free of links, without touching
-// what is mounted there: the daemon may be dead.
-func resolveMountpoint(path string) (string, error) {
+// Resolve makes a path absolute and free of links, as the mount points of
+// FindMounts are, without touching what is mounted there: the daemon may be dead.
+func Resolve(path string) (string, error) {
 	if path == "" {
 		return "", errors.New("no mount point given")
 	}

@@ -78,7 +78,7 @@ func TestResolveMountpoint(t *testing.T) {
 		"real/../real/./m/": "real/m", "real/absent": "real/absent", "loop": "", "dangling": "", "absent/m": "",
 	} {
 		for _, path := range []string{filepath.Join(base, in), filepath.Join("..", in)} {
-			got, err := resolveMountpoint(path)
+			got, err := Resolve(path)
 			if want == "" {
 				if err == nil {
 					t.Errorf("%s: %s, want an error", path, got)
@@ -88,10 +88,10 @@ func TestResolveMountpoint(t *testing.T) {
 			}
 		}
 	}
-	if got, err := resolveMountpoint("/"); got != "/" || err != nil {
+	if got, err := Resolve("/"); got != "/" || err != nil {
 		t.Errorf("/: %q, %v", got, err)
 	}
-	if _, err := resolveMountpoint(""); err == nil {
+	if _, err := Resolve(""); err == nil {
 		t.Error("the empty path was taken")
 	}
 }

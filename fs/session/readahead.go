@@ -36,7 +36,7 @@ import (
 // file's pages one by one (no large folios) whatever the size of the READs: fs has
 // the figures of that.
 func RaiseReadAhead(mountpoint string) error {
-	dir, err := resolveMountpoint(mountpoint)
+	dir, err := Resolve(mountpoint)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 // Errors: ErrNotMounted, ErrNoFuse, or what the system said. ctx ends a
 // fusermount3 that hangs. Safe for concurrent use.
 func Unmount(ctx context.Context, path string) (lazy bool, err error) {
-	dir, err := resolveMountpoint(path)
+	dir, err := Resolve(path)
 	if err != nil {
 		return false, fmt.Errorf("unmount %s: %w", path, err)
 	}
