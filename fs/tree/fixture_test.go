@@ -55,7 +55,8 @@ type site struct {
 	client  *cvmfs.Repository
 	changes chan []volume.Node
 
-	layout, path string // of the source
+	layout, path string    // of the source
+	folders      []*Source // local ones, behind the repository
 	pins         map[string]string
 }
 
@@ -125,7 +126,7 @@ func (s *site) open() *Tree {
 	s.t.Cleanup(func() { table.Close() })
 	images := image.New([]*cvmfs.Repository{s.client}, table, func() []string { return []string{"data", "etc"} })
 	tree, err := New(Options{
-		Sources: []*Source{{Repo: s.client, Layout: s.layout, Path: s.path}},
+		Sources: append([]*Source{{Repo: s.client, Layout: s.layout, Path: s.path}}, s.folders...),
 		Images:  images, Table: table, Memo: s.memo, Pins: s.pins, Mountpoint: "/m", Launcher: NewLauncher([]byte("\x7fELF launcher")), Policy: []byte("{}\n"),
 		Status: func() []byte { return []byte("{}\n") }, Version: "v1", Logger: slog.New(slog.DiscardHandler),
 		Changed: func(n []volume.Node) { s.changes <- n },

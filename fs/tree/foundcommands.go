@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -66,19 +68,59 @@ func (x *index) refuse(m *img, err error) []Command {
 
 // lookInside asks an image, which is shown as id, for its commands.
 func (x *index) lookInside(ctx context.Context, app, id string, info Info) ([]Command, error) {
-	files := image.HostFiles(info.Host)
-	if info.Host == "" {
-		root, err := x.images.Root(ctx, id, info.Spec)
-		if err != nil {
-			return nil, err
-		}
-		files = image.VolumeFiles(root)
+	files, err := x.filesOf(ctx, id, info)
+	if err != nil {
+		return nil, err
 	}
 	list, err := findCommands(ctx, files, app, x.never)
 	if err == nil {
 		err = ctx.Err()
 	}
 	return list, err
+}
+
+// filesOf is what an image holds, which is shown as id.
+func (x *index) filesOf(ctx context.Context, id string, info Info) (f image.Files, err error) {
+	if info.Host != "" {
+		return image.HostFiles(info.Host), nil
+	}
+	root, err := x.images.Root(ctx, id, info.Spec)
+	if err != nil {
+		return f, err
+	}
+	return image.VolumeFiles(root), nil
+}
+
+// deployed are the variables of a silent image that begin with DEPLOY_ENV_, as
+// lines of an env.txt, kept by its content. One that cannot be used has none.
+func (x *index) deployed(ctx context.Context, m *img) ([]byte, error) {
+	info, err := x.await(ctx, m)
+	if err != nil || !info.Published {
+		return nil, err
+	}
+	key := info.ImageID + x.images.Trust()
+	if b, ok := x.memo.Get("deployed", key); ok {
+		return b, nil
+	}
+	files, err := x.filesOf(ctx, info.ImageID, *info)
+	var vars map[string]string
+	if err == nil {
+		vars, err = files.Environment(ctx)
+	}
+	if errors.Is(err, image.ErrRefused) {
+		return nil, nil
+	}
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return nil, err
+	}
+	text := []byte{}
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		if strings.HasPrefix(name, "DEPLOY_ENV_") && !strings.ContainsAny(vars[name], "\r\n") {
+			text = fmt.Appendf(text, "%s=%s\n", name, vars[name])
+		}
+	}
+	x.memo.Put("deployed", key, text)
+	return text, nil
 }
 
 // findCommands asks the image itself: the directories of DEPLOY_PATH and the

@@ -79,12 +79,12 @@ func (t generation) choice(m *img, name string) (volume.Child, error) {
 
 // envFile is M/apps/NAME/VERSION_DATE/env: what a shell on the host may source
 // to find the image's files.
-func (t *Tree) envFile(ctx context.Context, m *img, base string) (volume.Child, error) {
+func (t generation) envFile(ctx context.Context, m *img, base string) (volume.Child, error) {
 	return t.envText(ctx, m, base, path.Join(t.buildPath(m), "rootfs"))
 }
 
 // envText is the env file in the directory base for an image whose root is seen at rootfs.
-func (t *Tree) envText(ctx context.Context, m *img, base, rootfs string) (volume.Child, error) {
+func (t generation) envText(ctx context.Context, m *img, base, rootfs string) (volume.Child, error) {
 	vars, err := t.variables(ctx, m, rootfs)
 	if err != nil {
 		return volume.Child{}, err
@@ -100,9 +100,14 @@ func (t *Tree) envText(ctx context.Context, m *img, base, rootfs string) (volume
 type variable struct{ name, value string }
 
 // variables reads env.txt, which has DEPLOY_ENV_NAME=VALUE lines in which
-// BASEPATH stands for the image's root, seen on the host at rootfs.
-func (t *Tree) variables(ctx context.Context, m *img, rootfs string) (vars []variable, err error) {
+// BASEPATH stands for the image's root, seen on the host at rootfs. An image of a
+// local folder that has none is asked itself; others are not, for a listing must
+// not open them.
+func (t generation) variables(ctx context.Context, m *img, rootfs string) (vars []variable, err error) {
 	text, err := m.container.text(ctx, "env.txt")
+	if _, local := m.container.(dirContainer); local && m.silent && notThere(err) {
+		text, err = t.index.deployed(ctx, m)
+	}
 	if err != nil && !notThere(err) {
 		return nil, err
 	}
