@@ -82,3 +82,41 @@ func TestAStoppedProcessKeepsNobodyWaiting(t *testing.T) {
 		t.Errorf("its claim was taken away: %v", err)
 	}
 }
+
+// TestClaim: one at a time; who waits can be called off; a dead one's is free.
+func TestClaim(t *testing.T) {
+	dir := jointDir(t)
+	a, b := joint(t, dir, 0), joint(t, dir, 0)
+	release, err := a.Claim(context.Background(), keyFor(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	waiting := make(chan error)
+	go func() { _, err := b.Claim(ctx, keyFor(0)); waiting <- err }()
+	if other, err := b.Claim(context.Background(), keyFor(1)); err != nil {
+		t.Error(err)
+	} else {
+		other()
+	}
+	cancel()
+	if err := <-waiting; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	go func() {
+		r, err := b.Claim(context.Background(), keyFor(0))
+		if err == nil {
+			r()
+		}
+		waiting <- err
+	}()
+	release()
+	if err := <-waiting; err != nil {
+		t.Error(err)
+	}
+	os.WriteFile(filepath.Join(dir, tmpDir, keyFor(2)+claimEnd), nil, 0o600) // as a kill leaves it
+	joint(t, dir, 0)
+	if names, _ := os.ReadDir(filepath.Join(dir, tmpDir)); len(names) > 0 {
+		t.Errorf("left in tmp: %v", names)
+	}
+}
