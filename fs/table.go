@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"hash/maphash"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -25,7 +27,7 @@ type Table struct {
 	mu      sync.RWMutex // guards all below
 	file    *os.File
 	end     int64
-	spaces  [2]space
+	spaces  [numberSpaces]space
 	failure error // the first failed write; nothing is numbered after it
 
 	spare    *os.File // where it goes on when the disk fails; nil: in a file of its own
@@ -36,6 +38,7 @@ type Table struct {
 const (
 	spaceVolumes = iota
 	spaceNodes
+	numberSpaces
 )
 
 // space holds where each record lies, in 16 bytes for each, and a hash index.
@@ -59,7 +62,7 @@ var (
 	tableSeed  = maphash.MakeSeed()
 )
 
-// errTorn is what read returns for a record that the file does not hold to its end.
+// errTorn is what readRecord returns for a record that the file does not hold to its end.
 var errTorn = errors.New("torn record")
 
 // OpenTable reads the table in f, which it owns from now on. What a kill left
@@ -84,6 +87,14 @@ func LoadTable(f, spare *os.File) (*Table, error) {
 	t := &Table{file: f, spare: spare}
 	t.reset()
 	return t, t.load()
+}
+
+// Follow reads what was written since LoadTable, so that less is left to Own.
+func (t *Table) Follow() error {
+	if t.spareBegun() {
+		return nil // Own begins anew
+	}
+	return t.load()
 }
 
 // Own reads what was written since LoadTable and makes the table this process's.
@@ -129,8 +140,12 @@ func (t *Table) load() error {
 	if err != nil {
 		return fmt.Errorf("fs: node table: %w", err)
 	}
+	const ahead = 256 << 10
+	in := bufio.NewReaderSize(io.NewSectionReader(t.file, t.end, st.Size()-t.end), ahead)
+	var payload []byte
 	for t.end < st.Size() {
-		kind, payload, err := t.read(t.end)
+		var kind int
+		kind, payload, err = readRecord(in, payload)
 		if errors.Is(err, errTorn) {
 			break
 		}
@@ -139,9 +154,9 @@ func (t *Table) load() error {
 		}
 		s := &t.spaces[kind]
 		s.at = append(s.at, extent{t.end + recordHeader, uint32(len(payload))})
-		key, _, err := t.find(s, string(payload))
-		if err != nil {
-			return err
+		key := maphash.Bytes(tableSeed, payload)
+		for s.index[key] != 0 { // of another record: none is in the file twice
+			key++
 		}
 		s.index[key] = uint32(len(s.at))
 		t.end += recordHeader + int64(len(payload))
@@ -149,18 +164,19 @@ func (t *Table) load() error {
 	return nil
 }
 
-// read checks and returns the record at offset.
-func (t *Table) read(offset int64) (kind int, payload []byte, err error) {
+// readRecord checks and returns the next record, in buf if it has the room, or
+// fails with errTorn where the file ends before.
+func readRecord(in io.Reader, buf []byte) (kind int, payload []byte, err error) {
 	var h [recordHeader]byte
-	if err := t.fill(h[:], offset); err != nil {
+	if err := fill(in, h[:]); err != nil {
 		return 0, nil, err
 	}
 	n := binary.LittleEndian.Uint32(h[1:])
-	if crc32.Checksum(h[:9], castagnoli) != binary.LittleEndian.Uint32(h[9:]) || int(h[0]) >= len(t.spaces) || n > maxRecord {
+	if crc32.Checksum(h[:9], castagnoli) != binary.LittleEndian.Uint32(h[9:]) || int(h[0]) >= numberSpaces || n > maxRecord {
 		return 0, nil, errors.New("damaged header")
 	}
-	payload = make([]byte, n)
-	if err := t.fill(payload, offset+recordHeader); err != nil {
+	payload = slices.Grow(buf[:0], int(n))[:n]
+	if err := fill(in, payload); err != nil {
 		return 0, nil, err
 	}
 	if crc32.Checksum(payload, castagnoli) != binary.LittleEndian.Uint32(h[5:]) {
@@ -169,10 +185,9 @@ func (t *Table) read(offset int64) (kind int, payload []byte, err error) {
 	return int(h[0]), payload, nil
 }
 
-// fill reads b whole, or fails with errTorn where the file ends before.
-func (t *Table) fill(b []byte, offset int64) error {
-	_, err := t.file.ReadAt(b, offset)
-	if errors.Is(err, io.EOF) {
+func fill(in io.Reader, b []byte) error {
+	_, err := io.ReadFull(in, b)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errTorn
 	}
 	return err

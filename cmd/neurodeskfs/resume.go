@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/neurodesk/neurodeskfs/cmd/config"
@@ -19,6 +20,32 @@ func (d *daemon) standBy() (err error) {
 		return err
 	}
 	return d.loadLauncher()
+}
+
+// followEvery is how often a standby looks for new numbers of nodes.
+const followEvery = 5 * time.Second
+
+// followTable reads the node table on, as another worker writes it, until the
+// function that it returns is called: a standby may wait for weeks, and who waits
+// for an answer would wait while it reads all of them.
+func (d *daemon) followTable() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var following sync.WaitGroup
+	following.Go(func() {
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(followEvery):
+				if err := d.kept.loaded.Follow(); err != nil {
+					return // takeOver says it
+				}
+			}
+		}
+	})
+	return func() {
+		cancel()
+		following.Wait()
+	}
 }
 
 // rest does what takeOver has put off.

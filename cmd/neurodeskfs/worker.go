@@ -81,7 +81,12 @@ func work(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
+	stop := func() {}
+	if d.resume {
+		stop = d.followTable()
+	}
 	device, handover, err := duty.Await()
+	stop()
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
