@@ -1,11 +1,14 @@
 package session
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestStartEnds: whatever becomes of the workers before one serves, Start returns,
@@ -74,5 +77,34 @@ func TestManySuspects(t *testing.T) {
 	}
 	if err := receive(t, "the message", sent); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestManySuspectsAreTriedSoon: requests that wait for a download do not hold up
+// the others that were under way when a worker crashed, nor the one to blame.
+func TestManySuspectsAreTriedSoon(t *testing.T) {
+	const readers, soon = 40, 30 * time.Second
+	m := supervise(t, "plain", nil)
+	var slow []<-chan error
+	for range readers {
+		slow = append(slow, m.direct("slow"))
+	}
+	eventually(t, "all wait in the worker", func() bool {
+		list, err := underWay(m.journal, maxReaders)
+		return err == nil && len(list) >= readers
+	})
+	began := time.Now()
+	if err := receive(t, "the deadly read", m.direct("deadly")); !errors.Is(err, unix.EIO) {
+		t.Errorf("%v, want EIO", err)
+	}
+	if took := time.Since(began); took > soon {
+		t.Errorf("it took %s", took)
+	}
+	close(m.stop) // those that wait never get their bytes
+	m.end(t)
+	for _, c := range slow {
+		if receive(t, "a reader", c) == nil {
+			t.Error("a reader got something")
+		}
 	}
 }

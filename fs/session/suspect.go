@@ -11,8 +11,14 @@ import (
 )
 
 // trialTime is how long a suspect request is run alone. One that has crashed no
-// worker by then may wait for its download beside the others.
-const trialTime = time.Second
+// worker by then may wait for its download beside the others. Where there are many,
+// each gets its share of allTrials, and shortTrial at least: somebody waits for the
+// last of them.
+const (
+	trialTime  = time.Second
+	allTrials  = 5 * time.Second
+	shortTrial = 50 * time.Millisecond
+)
 
 // suspicion is what a worker knows of the crashes before it. The requests that
 // were under way are run one at a time, each named on the board meanwhile, so
@@ -50,7 +56,7 @@ func (c *suspicion) examine(s *Session, sl *slot, n int) bool {
 			c.turn.Unlock()
 		})
 	}
-	timer := time.AfterFunc(trialTime, acquit)
+	timer := time.AfterFunc(min(trialTime, max(shortTrial, allTrials/time.Duration(len(c.suspects)))), acquit)
 	defer timer.Stop()
 	defer acquit()
 	s.answer(sl, n)
