@@ -198,6 +198,7 @@ var conformance = map[string]trial{
 	"a path into another image":  shell("echo ${FSLDIR-none}").with("FSLDIR=@MOUNT/apps/dcm2niix/default/rootfs/opt").gives("none\n"),
 	"no GPU for one call":        shell("echo hello").with("NEURODESK_GPU=0").gives("hello\n"),
 	"no HOME":                    shell("echo $HOME").with("HOME="),
+	"HOME=/":                     shell("echo $HOME").with("HOME=/"),
 	"HOME=/root":                 shell("cd; pwd; echo $HOME").with("HOME=/root").gives("/root\n/root\n").onlyRoot(),
 	"ids":                        shell("id -u; id -g; id -un"),
 	"groups":                     shell("id -G | tr ' ' '\\n'").unordered(),
@@ -215,6 +216,8 @@ var conformance = map[string]trial{
 	"a deep place":               shell("cat /opt/a/b/in.txt; ls /opt | head -3").with("APPTAINER_BINDPATH=@WORK:/opt/a/b").gives("data"),
 	"umask, limits, nice":        shell("umask; ulimit -n; ulimit -c; cut -d' ' -f 19 /proc/self/stat"),
 	"a tool calls a tool":        shell("nifti_tool -ver").gives("nifti_tool"),
+	"the same image's, by path":  shell("@MOUNT/apps/" + conformanceImage + "/bin/nifti_tool -ver").gives("nifti_tool"),
+	"the same, no such option":   shell("@MOUNT/apps/" + conformanceImage + "/bin/nifti_tool -no-such >/dev/null 2>&1").ends(1),
 	"another image's, inside":    shell("@MOUNT/apps/dcm2niix/default/bin/dcm2niix -v").ends(125).warns("another container's tool"),
 	"open files":                 shell("ls /proc/self/fd | wc -l"),
 }

@@ -39,11 +39,12 @@ func (h *Host) caller() account {
 
 // home is the caller's home directory, as the runtimes tell it: HOME, else the account's; "" where that is none.
 func (h *Host) home() string {
+	usable := func(home string) bool { return path.IsAbs(home) && path.Clean(home) != "/" }
 	home := h.getenv("HOME")
-	if !path.IsAbs(home) {
+	if !usable(home) { // rare, so that the file is not read for every start
 		home = h.caller().home
 	}
-	if !path.IsAbs(home) || path.Clean(home) == "/" {
+	if !usable(home) {
 		return ""
 	}
 	return path.Clean(home)

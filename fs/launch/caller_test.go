@@ -8,7 +8,7 @@ import (
 
 // TestCallerWithoutEnvironment: `env -i` and cron start tools as a login shell does, and every runtime gives the same HOME.
 func TestCallerWithoutEnvironment(t *testing.T) {
-	for _, env := range [][]string{{}, {"PATH=", "HOME="}, {"HOME=relative"}} {
+	for _, env := range [][]string{{}, {"PATH=", "HOME="}, {"HOME=relative"}, {"HOME=//"}} {
 		h := newHost(t)
 		h.file("/etc/passwd", 0o644, "u:x:1000:1000:U:/home/u:/bin/bash\n")
 		h.Env = env

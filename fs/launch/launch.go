@@ -88,10 +88,14 @@ func start(argv []string, stderr io.Writer) error {
 	return Run(policy, cmd, argv[2:], h, stderr)
 }
 
-// Run plans one start and replaces this process by it; under bwrap it stays, hands signals on and ends as the tool does. It
-// comes back only with an error: an *Exit, or that of execve(2). To be called once, by a process that has nothing else to do.
+// Run plans one start and replaces this process by it; under bwrap it stays, hands signals on and ends as the tool does.
+// Within a container of the same image there is nothing to plan. It comes back only with an error: an *Exit, or that of
+// execve(2). To be called once, by a process that has nothing else to do.
 // Warnings and the line of NEURODESK_DEBUG go to stderr.
 func Run(policy Policy, cmd Command, args []string, h Host, stderr io.Writer) error {
+	if h.inside(cmd) {
+		return native(policy.mountpoint(h.Launcher), cmd, args, h, stderr)
+	}
 	announce(cmd, h) // before Plan, which reads of the image
 	e, err := Plan(policy, cmd, args, h)
 	if err != nil {
