@@ -8,6 +8,7 @@ import (
 	iofs "io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -33,11 +34,14 @@ type Raw struct {
 	view     *view
 	table    volume.Table
 	resolved *lru.Cache[place, cvmfs.Entry]
+	recalled *lru.Cache[place, struct{}]        // directories that recall has dealt with, by the newest root
 	shown    atomic.Pointer[[]cvmfs.CatalogRef] // root catalogs, oldest first; the last is the one shown
 }
 
-// maxShown is how many revisions are looked through for an unchanged file.
-const maxShown = 64
+const (
+	maxShown     = 64 // revisions that are looked through for an unchanged file
+	recallAtOnce = 16 // of them that are opened at the same time
+)
 
 type place struct {
 	root cvmfs.CatalogRef
@@ -50,7 +54,11 @@ func NewRaw(repo *cvmfs.Repository, table volume.Table) *Raw {
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	r := &Raw{view: &view{repo: repo}, table: table, resolved: resolved}
+	recalled, err := lru.New[place, struct{}](maxResolved)
+	if err != nil {
+		panic(err)
+	}
+	r := &Raw{view: &view{repo: repo}, table: table, resolved: resolved, recalled: recalled}
 	r.shown.Store(&[]cvmfs.CatalogRef{repo.Head().Root})
 	return r
 }
@@ -108,7 +116,10 @@ func (r *Raw) child(ctx context.Context, e cvmfs.Entry, path string) (volume.Chi
 // at the same place. What cannot be looked up any more does not count.
 func (r *Raw) first(ctx context.Context, e cvmfs.Entry, path string) cvmfs.Entry {
 	shown := *r.shown.Load()
-	for _, root := range shown[:len(shown)-1] {
+	for i, root := range shown[:len(shown)-1] {
+		if i == 1 { // not the oldest's: it may be any of the others'
+			r.recall(ctx, shown, path)
+		}
 		dir, err := r.resolve(ctx, root, path)
 		if err != nil || !dir.IsDir() {
 			continue
@@ -125,6 +136,30 @@ func (r *Raw) first(ctx context.Context, e cvmfs.Entry, path string) cvmfs.Entry
 		}
 	}
 	return e
+}
+
+// recall opens the catalogs that list path in all revisions that were shown, all at
+// once and once for each revision: a daemon that took over has none of them open,
+// and where the cache is small each has to be fetched.
+func (r *Raw) recall(ctx context.Context, shown []cvmfs.CatalogRef, path string) {
+	if known, _ := r.recalled.ContainsOrAdd(place{shown[len(shown)-1], path}, struct{}{}); known {
+		return
+	}
+	var all sync.WaitGroup
+	turn := make(chan struct{}, recallAtOnce)
+	for _, root := range shown {
+		all.Go(func() {
+			turn <- struct{}{}
+			defer func() { <-turn }()
+			if dir, err := r.resolve(ctx, root, path); err == nil && dir.IsDir() {
+				_, _ = r.view.repo.Listed(ctx, dir.Ref) // whoever needs it meets its failure
+			}
+		})
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		r.recalled.Remove(place{shown[len(shown)-1], path})
+	}
 }
 
 // resolve finds path below root, remembering directories.
