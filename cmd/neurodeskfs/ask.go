@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -32,6 +34,36 @@ func ask(ctx context.Context, cacheDir string, r controlRequest, progress func(s
 		return a, failf(exitFailure, "%s", a.Error)
 	}
 	return a, nil
+}
+
+// A worker that ends takes the questions with it. Its successor is there within
+// moments, unless the daemon as a whole has ended.
+const (
+	askedWorkers    = 5
+	successorWithin = 10 * time.Second
+)
+
+// askAgain is ask, of the next worker where one ends before it has answered. It is
+// for requests that do no harm when they are carried out twice.
+func askAgain(ctx context.Context, cacheDir string, r controlRequest) (a controlAnswer, err error) {
+	var ended time.Time
+	for left := askedWorkers; ; {
+		a, err = ask(ctx, cacheDir, r, nil)
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+			if left--; left == 0 {
+				return a, err
+			}
+			ended = time.Now()
+		case !errors.Is(err, errNoDaemon) || ended.IsZero() || time.Since(ended) > successorWithin:
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return a, err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 func converse(ctx context.Context, cacheDir string, r controlRequest, progress func(step)) (controlAnswer, error) {
@@ -78,7 +110,7 @@ visible. Fails with the reason when a source cannot be brought up to date.`,
 			if err != nil {
 				return err
 			}
-			a, err := ask(c.Context(), s.Cache.Dir, controlRequest{Do: "reload"}, nil)
+			a, err := askAgain(c.Context(), s.Cache.Dir, controlRequest{Do: "reload"})
 			fmt.Fprint(c.OutOrStdout(), a.Text)
 			return err
 		},
