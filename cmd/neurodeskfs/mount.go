@@ -161,12 +161,18 @@ func (f *mountFlags) mount(ctx context.Context, mountpoint string) error {
 			return fmt.Errorf("%w: use it, or neurodeskfs umount %s first", session.ErrMounted, mountpoint)
 		}
 	}
+	if err := ownCache(cfg.Cache.Dir); err != nil {
+		return err
+	}
 	return f.supervise(ctx, cfg, mountpoint)
 }
 
 // spawn starts the daemon in the background and waits until it is ready. The
 // daemon keeps none of our descriptors and leaves our session.
 func (f *mountFlags) spawn(cfg *config.Config, mountpoint string) error {
+	if err := ownCache(cfg.Cache.Dir); err != nil {
+		return err
+	}
 	args := []string{"mount", "--foreground", "--ready-fd=3", "--cache=" + cfg.Cache.Dir, "--allow-other=" + strconv.FormatBool(f.allowOther),
 		"--allow-expired-whitelist=" + strconv.FormatBool(f.allowExpired)}
 	if cfg.File != "" {

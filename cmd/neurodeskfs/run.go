@@ -116,8 +116,8 @@ func (f *runFlags) run(c *cobra.Command, args []string) error {
 	if err := checkShebang(mountpoint, shebangLimit()); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(cfg.Cache.Dir, 0o700); err != nil {
-		return failure{job.StatusError, fmt.Errorf("the cache directory cannot be made: %w: choose another by --cache DIR", err)}
+	if err := ownCache(cfg.Cache.Dir); err != nil {
+		return failure{job.StatusError, err}
 	}
 	daemon := []string{"neurodeskfs", "run", "--serve", "--cache=" + cfg.Cache.Dir}
 	if cfg.File != "" {
