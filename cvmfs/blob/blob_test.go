@@ -290,3 +290,34 @@ func TestChangedMidRead(t *testing.T) {
 		})
 	}
 }
+
+// TestJobsFetchABlockOnce: daemons of several jobs that share a cache read a file
+// at the same time.
+func TestJobsFetchABlockOnce(t *testing.T) {
+	s := newShelf(t, 9*BlockSize)
+	dir := t.TempDir()
+	var jobs []*Reader
+	for range 4 {
+		disk, err := cache.Open(dir, cache.Options{Joint: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { disk.Close() })
+		jobs = append(jobs, find(t, (&daemon{store: disk, memo: &mapMemo{}}).open(t, s)))
+	}
+	s.asked()
+	slow := func(http.ResponseWriter, *http.Request) bool { time.Sleep(20 * time.Millisecond); return false }
+	s.set(func(s *shelf) { s.fault = slow })
+	var all sync.WaitGroup
+	for _, r := range jobs {
+		all.Go(func() {
+			if b, err := readAll(t.Context(), r); err != nil || !bytes.Equal(b, s.content) {
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+		})
+	}
+	all.Wait()
+	if asked := s.asked(); len(asked) != 8 { // the first came with the look for the file
+		t.Errorf("%d requests for 8 blocks: %q", len(asked), asked)
+	}
+}

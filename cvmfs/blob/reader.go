@@ -112,10 +112,24 @@ func (r *Reader) block(ctx context.Context, i int64) (*cache.Object, error) {
 	return nil, fmt.Errorf("%s: block %d does not stay in the cache: give the cache more room", b.Place(r.file.Name), i)
 }
 
+// claimer is a store that other processes share: Claim keeps them from fetching a
+// key, until the function that it returns is called.
+type claimer interface {
+	Claim(ctx context.Context, key string) (release func(), err error)
+}
+
 // fetch downloads block i into the cache, unless it came there since it was
-// looked for.
+// looked for, or while another process fetched it.
 func (r *Reader) fetch(ctx context.Context, i int64) error {
-	if o, err := r.bucket.o.Store.Recheck(r.bucket.key(r.file, i)); err == nil {
+	key := r.bucket.key(r.file, i)
+	if shared, ok := r.bucket.o.Store.(claimer); ok {
+		release, err := shared.Claim(ctx, key)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	if o, err := r.bucket.o.Store.Recheck(key); err == nil {
 		return o.Close()
 	}
 	version := r.file.Version
