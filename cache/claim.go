@@ -44,7 +44,8 @@ func (d *Disk) Claim(ctx context.Context, key string) (release func(), err error
 	}
 }
 
-// keepClaim shows that the claim f is alive until release is called.
+// keepClaim shows that who has locked f is alive, until release is called, which
+// takes f away.
 func keepClaim(f *os.File) (release func()) {
 	touch := func() {
 		now := unix.NsecToTimespec(time.Now().UnixNano())

@@ -120,3 +120,35 @@ func TestClaim(t *testing.T) {
 		t.Errorf("left in tmp: %v", names)
 	}
 }
+
+// TestAStoppedRemovalKeepsNobodyWaiting: a job that is suspended while it makes
+// room does not keep others from doing so.
+func TestAStoppedRemovalKeepsNobodyWaiting(t *testing.T) {
+	dir := jointDir(t)
+	d := joint(t, dir, 10_000)
+	path := filepath.Join(dir, passFile)
+	stopped, err := lockPath(path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stopped.Close()
+	long := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, long, long); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for i := range 30 {
+			store(t, d, keyFor(i), contentFor(keyFor(i), 936)).Close()
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("downloads wait for one that was stopped")
+		stopped.Close()
+		<-done
+	}
+	eventually(t, "the quota holds", func() bool { return filesIn(t, dir) <= 10_000 })
+}

@@ -229,13 +229,19 @@ func (d *Disk) countFirst() {
 	})
 }
 
-// alone runs a removal pass while no other process does, or gives up when the
-// cache is closed.
+// alone runs a removal pass while no other process does, save one that was stopped,
+// or gives up when the cache is closed.
 func (d *Disk) alone(pass func()) error {
+	path := filepath.Join(d.dir, passFile)
+	var seen claimLife
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		f, err := lockPath(filepath.Join(d.dir, passFile), os.O_RDWR|os.O_CREATE)
+		f, err := lockPath(path, os.O_RDWR|os.O_CREATE)
 		if err == nil {
-			defer f.Close()
+			defer keepClaim(f)()
+			pass()
+			return nil
+		}
+		if errors.Is(err, syscall.EWOULDBLOCK) && seen.stale(path) {
 			pass()
 			return nil
 		}
