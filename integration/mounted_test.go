@@ -73,7 +73,12 @@ func TestRawViewElsewhere(t *testing.T) {
 	if r.Status != 5 || !strings.Contains(r.Stderr, "is mounted at "+at) {
 		t.Errorf("a place that is taken: %+v", r)
 	}
-	m.Unmount()
+	m.killAll() // the next mount clears both places
+	again := mount(t, setup{Sources: []source{src}, CVMFSAt: at, Dir: m.Dir, Cache: m.Cache})
+	if got, err := os.ReadFile(filepath.Join(at, fqrn, "data/.cvmfscatalog")); err != nil || string(got) != string(want) {
+		t.Errorf("at the second place of the second mount: %q, %v", got, err)
+	}
+	again.Unmount()
 	if entries, err := os.ReadDir(at); err != nil || len(entries) != 0 {
 		t.Errorf("after umount: %v, %v", entries, err)
 	}

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/neurodesk/neurodeskfs/cache"
 	"github.com/neurodesk/neurodeskfs/cmd/config"
 	"github.com/neurodesk/neurodeskfs/cvmfs"
@@ -196,19 +194,6 @@ func (d *daemon) prepare(ctx context.Context, cfg *config.Config) (err error) {
 	err = d.build(cfg)
 	d.took.tree = lap()
 	return err
-}
-
-// clearDeadMount takes away a mount whose daemon is gone. The kernel may know the
-// attributes of its root by heart, for an hour; statfs always asks the daemon.
-func clearDeadMount(ctx context.Context, mountpoint string) error {
-	if !session.DaemonIsGone(unix.Statfs(mountpoint, new(unix.Statfs_t))) {
-		return nil // what else is wrong with it is found when it is mounted upon
-	}
-	_, err := session.Unmount(ctx, mountpoint)
-	if err != nil {
-		return fmt.Errorf("the mount point %s holds a dead mount that cannot be taken away: %w", mountpoint, err)
-	}
-	return nil
 }
 
 func openCache(cfg *config.Config, begin <-chan struct{}, log *slog.Logger) (*cache.Disk, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -47,6 +48,23 @@ func checkMountpoint(mountpoint, cacheDir string) (string, error) {
 		return "", failf(exitUsage, "the mount point %s lies in the cache %s: mount elsewhere", abs, cacheDir)
 	}
 	return abs, nil
+}
+
+// clearDeadMount takes away a mount whose daemon is gone. The kernel may know the
+// attributes of its root by heart, for an hour; statfs always asks the daemon.
+func clearDeadMount(ctx context.Context, mountpoint string) error {
+	if !session.DaemonIsGone(unix.Statfs(mountpoint, new(unix.Statfs_t))) {
+		return nil // what else is wrong with it is found when it is mounted upon
+	}
+	// What shows a part of it, as cvmfs_at does, is as dead, and in the way too.
+	_, err := unmountParts(ctx, resolve(mountpoint))
+	if err == nil {
+		_, err = session.Unmount(ctx, mountpoint)
+	}
+	if err != nil {
+		return fmt.Errorf("the mount point %s holds a dead mount that cannot be taken away: %w", mountpoint, err)
+	}
+	return nil
 }
 
 // overlaps reports whether inner is outer or lies below it, links resolved.
