@@ -134,10 +134,10 @@ func (t generation) binDir() directory {
 				if err != nil {
 					return "", err
 				}
-				return info.ImageID + info.Host, nil
+				return info.ImageID + info.Host + o.Winner.image.shut(), nil
 			}
 			cmd, _ := command(o.Winner.image.info.Commands, name)
-			return strings.Join(append([]string{o.Winner.image.key, cmd.Path}, t.index.options(o.Winner.image)...), "\x00"), nil
+			return strings.Join(append([]string{o.Winner.image.key, cmd.Path, o.Winner.image.shut()}, t.index.options(o.Winner.image)...), "\x00"), nil
 		},
 	}
 }
@@ -234,7 +234,7 @@ func (t generation) buildDir(app, build string) directory {
 		case "bin":
 			return t.dir(base + "/bin")
 		case "rootfs":
-			if m.info.Retired {
+			if m.info.Retired || m.info.unusable() {
 				break
 			}
 			if m.info.Host != "" {

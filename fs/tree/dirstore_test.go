@@ -219,3 +219,49 @@ func TestWatchFolderBehindLinks(t *testing.T) {
 		next(name)
 	}
 }
+
+// TestFolderTellsWhyAnImageIsRefused: the command of an image that not everybody may
+// read says so, until it is opened to all; there is no tree, and nothing beside
+// fails for it.
+func TestFolderTellsWhyAnImageIsRefused(t *testing.T) {
+	dir := openTempDir(t)
+	put(t, dir+"/silent_1.0.sif", "x", 0o600)
+	put(t, dir+"/told_1_20240101/told_1_20240101.sif", "x", 0o600)
+	put(t, dir+"/told_1_20240101/commands.txt", "told\nother\n", 0o644)
+	memo := &memMemo{}
+	tree := openFolder(t, dir, true, memo)
+	for round, reason := range []string{"chmod o+r ", "chmod o+r ", ""} {
+		for _, at := range []string{"bin/silent", "bin/told", "bin/other", "apps/silent/1.0/bin/silent", "apps/told/1/bin/other"} {
+			at = strings.Replace(at, "told/1/", "told/1_20240101/", 1)
+			if got := read(t, tree, at); strings.Contains(got, "chmod o+r ") != (reason != "") {
+				t.Errorf("round %d: %s:\n%s", round, at, got)
+			}
+		}
+		want := "README.md bin env image.sif rootfs"
+		if reason != "" {
+			want = "bin env image.sif"
+			mustBeAbsent(t, tree, "apps/silent/1.0/rootfs")
+		}
+		if got := strings.Join(list(t, tree, "apps/told/1_20240101"), " "); got != strings.TrimPrefix(want, "README.md ") {
+			t.Errorf("round %d: %s", round, got)
+		}
+		switch round {
+		case 0: // a refresh that changes nothing
+			if changes, err := tree.Refresh(t.Context()); err != nil || len(changes) != 0 {
+				t.Errorf("%v, %v", changes, err)
+			}
+		case 1:
+			if err := errors.Join(os.Chmod(dir+"/silent_1.0.sif", 0o644), os.Chmod(dir+"/told_1_20240101/told_1_20240101.sif", 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			changes, err := tree.Refresh(t.Context())
+			var names []string
+			for _, c := range changes {
+				names = append(names, c.Names...)
+			}
+			if err != nil || !strings.Contains(strings.Join(names, " "), "other") {
+				t.Errorf("%q, %v", names, err)
+			}
+		}
+	}
+}

@@ -57,13 +57,18 @@ func (x *index) commands(ctx context.Context, m *img) ([]Command, error) {
 // refuse gives an image that cannot be used a command of its own name, which
 // tells why.
 func (x *index) refuse(m *img, err error) []Command {
+	x.refused(m, err)
+	list := []Command{{Name: m.app}}
+	m.found.Store(&list)
+	return list
+}
+
+// refused keeps, and says once, why an image cannot be used.
+func (x *index) refused(m *img, err error) {
 	reason := err.Error()
 	if m.refused.Swap(&reason) == nil {
 		x.log.Error("an image cannot be used", "image", m.place, "err", err)
 	}
-	list := []Command{{Name: m.app}}
-	m.found.Store(&list)
-	return list
 }
 
 // lookInside asks an image, which is shown as id, for its commands.

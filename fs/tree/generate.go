@@ -43,6 +43,10 @@ func (t generation) describe(m *img, name string) launch.Command {
 	if reason := m.refused.Load(); reason != nil {
 		c.Refused = *reason
 	}
+	if m.shut() != "" { // a text all the same, which tells why
+		c.Hash, c.Rootfs = "none", path.Join(t.o.Mountpoint, ".neurodeskfs/images/none/rootfs")
+		return c
+	}
 	if c.Rootfs = m.info.Host; c.Rootfs != "" {
 		return c
 	}

@@ -41,6 +41,15 @@ type img struct {
 	info    Info
 }
 
+// shut is why the image, which was read, was refused before it was known by its
+// content; "" if it was not.
+func (m *img) shut() string {
+	if reason := m.refused.Load(); reason != nil && m.info.unusable() {
+		return *reason
+	}
+	return ""
+}
+
 func (m *img) build() string { return buildName(m.version, m.date) }
 
 // buildName is the name of a build's directory in that of its app.
@@ -248,7 +257,7 @@ func (m *img) inherit(old *index) {
 	}
 	o := old.byApp[m.app][i]
 	m.revision, m.published = o.revision, o.published
-	if o.known() {
+	if o.known() && !o.info.unusable() {
 		m.info = o.info
 		close(m.ready)
 	}

@@ -3,6 +3,7 @@ package tree
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 
@@ -23,6 +24,9 @@ type Info struct {
 	Host      string     `json:"host,omitempty"` // the root tree, where it is a directory of the host
 }
 
+// unusable reports whether the image was refused before it was known by its content.
+func (i *Info) unusable() bool { return i.Published && !i.Retired && i.ImageID == "" }
+
 // Command is one exposed command.
 type Command struct {
 	Name string `json:"name"`
@@ -42,7 +46,7 @@ func (x *index) inspect(ctx context.Context, m *img) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	if b, err := json.Marshal(info); err == nil {
+	if b, err := json.Marshal(info); err == nil && m.refused.Load() == nil { // whom it is refused may change
 		x.memo.Put("index", m.key, b)
 	}
 	return info, nil
@@ -54,6 +58,10 @@ func (x *index) examine(ctx context.Context, m *img) (Info, error) {
 		r, err := m.container.rootfs(ctx)
 		if notThere(err) {
 			return Info{}, nil
+		}
+		if errors.Is(err, image.ErrRefused) {
+			x.refuse(m, err)
+			return Info{Published: true}, nil
 		}
 		return Info{Published: err == nil, ImageID: r.id, Spec: r.spec, Host: r.host}, err
 	}
@@ -68,6 +76,10 @@ func (x *index) examine(ctx context.Context, m *img) (Info, error) {
 	r, err := m.container.rootfs(ctx)
 	if notThere(err) {
 		info.Retired = true
+		return info, nil
+	}
+	if errors.Is(err, image.ErrRefused) {
+		x.refused(m, err)
 		return info, nil
 	}
 	info.ImageID, info.Spec, info.Host = r.id, r.spec, r.host
