@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -96,6 +97,10 @@ func remount(m string) string {
 
 // notUpgradable says why nobody takes an upgrade of a mount.
 func notUpgradable(s Status) error {
+	if s.Supervisor != "" {
+		return failf(exitFailure, "the supervisor of %s (pid %d) cannot be asked, for its socket %s is gone, as when the cache directory was removed: %s",
+			s.Mountpoint, s.PID, filepath.Join(s.Cache.Dir, upgradeName), remount(s.Mountpoint))
+	}
 	return failf(exitFailure, "%s was mounted by a version that takes no upgrade: %s", s.Mountpoint, remount(s.Mountpoint))
 }
 
