@@ -14,6 +14,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/neurodesk/neurodeskfs/cvmfs"
 	"github.com/neurodesk/neurodeskfs/fs/squashfs"
 	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
@@ -50,10 +51,10 @@ const maxHostFiles = 128
 
 // hostFile is an image file of the host. It stays open, whatever takes its
 // name, as long as no maxHostFiles others were read since; then it is opened by
-// its name again, and must be the same still.
+// its name again, or by the one that it was given since, and must be the same still.
 type hostFile struct {
-	open *lru.Cache[Spec, *hostHandle]
-	spec Spec
+	images *Images
+	spec   Spec
 }
 
 // hostHandle is an open file. Readers hold mu shared; whoever closes it, alone.
@@ -81,7 +82,7 @@ func newHostFiles() *lru.Cache[Spec, *hostHandle] {
 
 // hostFile opens the very file that spec means.
 func (s *Images) hostFile(spec Spec) (squashfs.Source, int64, string, error) {
-	h := &hostFile{s.hostFiles, spec}
+	h := &hostFile{s, spec}
 	if err := h.with(func(*os.File) error { return nil }); err != nil {
 		return nil, 0, "", err
 	}
@@ -92,18 +93,19 @@ func (s *Images) hostFile(spec Spec) (squashfs.Source, int64, string, error) {
 // what it was when it was named.
 func (h *hostFile) with(fn func(*os.File) error) error {
 	for {
-		handle, ok := h.open.Get(h.spec)
+		handle, ok := h.images.hostFiles.Get(h.spec)
 		if !ok {
-			f, err := os.OpenFile(h.spec.Host, os.O_RDONLY|unix.O_NONBLOCK, 0)
+			f, err := h.openAt(h.spec.Host)
+			if at := h.images.placeOf(h.spec); err != nil && at != "" {
+				if moved, movedErr := h.openAt(at); movedErr == nil {
+					f, err = moved, nil
+				}
+			}
 			if err != nil {
 				return err
 			}
-			if err := h.same(f); err != nil {
-				f.Close()
-				return err
-			}
 			handle = &hostHandle{f: f}
-			if known, ok, _ := h.open.PeekOrAdd(h.spec, handle); ok {
+			if known, ok, _ := h.images.hostFiles.PeekOrAdd(h.spec, handle); ok {
 				handle.close() // another opened it meanwhile
 				handle = known
 			}
@@ -120,6 +122,52 @@ func (h *hostFile) with(fn func(*os.File) error) error {
 		handle.mu.RUnlock()
 		return err
 	}
+}
+
+// openAt opens the file that was named, if it is the one at the path.
+func (h *hostFile) openAt(at string) (*os.File, error) {
+	f, err := os.OpenFile(at, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.same(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// placeMemo is the memo's bucket of where files of the host were seen last.
+const placeMemo = "host-place"
+
+// identity names a file of the host whatever its path.
+func (p Spec) identity() string { return fmt.Sprintf("%x.%x.%x.%x", p.Dev, p.Inode, p.Size, p.MTime) }
+
+// RememberPlaces keeps in m where files of the host were seen, for daemons to come.
+// It is to be called before anything is opened.
+func (s *Images) RememberPlaces(m cvmfs.Memo) { s.memo = m }
+
+// SeenAt notes where an image of the host lies now. One that was renamed stays the
+// image that it was to all that know it by its first path.
+func (s *Images) SeenAt(spec Spec) {
+	if spec.Kind != KindHostFile {
+		return
+	}
+	if was, known := s.places.Swap(spec.identity(), spec.Host); s.memo != nil && (!known || was != spec.Host) {
+		s.memo.Put(placeMemo, spec.identity(), []byte(spec.Host))
+	}
+}
+
+// placeOf is where an image of the host was seen last, "" if it is not known.
+func (s *Images) placeOf(spec Spec) string {
+	if at, ok := s.places.Load(spec.identity()); ok {
+		return at.(string)
+	}
+	if s.memo == nil {
+		return ""
+	}
+	at, _ := s.memo.Get(placeMemo, spec.identity())
+	return string(at)
 }
 
 // same reports an error if f is not the file that was named.

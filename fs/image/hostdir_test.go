@@ -140,3 +140,55 @@ func TestHostFileThatIsAway(t *testing.T) {
 		t.Errorf("back again: %q, %v", b, err)
 	}
 }
+
+// placesMemo is a memo in memory.
+type placesMemo map[string][]byte
+
+func (m placesMemo) Get(bucket, key string) ([]byte, bool) { b, ok := m[bucket+key]; return b, ok }
+func (m placesMemo) Put(bucket, key string, value []byte)  { m[bucket+key] = value }
+
+// TestHostFileThatWasRenamed is read by all that know it by its first path, once it
+// was seen at the other, by the next daemon too; another file that took the path is
+// not.
+func TestHostFileThatWasRenamed(t *testing.T) {
+	dir, memo := t.TempDir(), placesMemo{}
+	images := New(nil, nil, nil)
+	images.RememberPlaces(memo)
+	defer images.Close()
+	first, second := filepath.Join(dir, "tool_1.0.sif"), filepath.Join(dir, "tool_1.1.sif")
+	if err := os.WriteFile(first, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	id, spec, err := IdentifyHost(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images.SeenAt(spec)
+	if err := os.Rename(first, second); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(first, []byte("else"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := images.hostFile(spec); err == nil {
+		t.Error("another file is taken for the image")
+	}
+	again, moved, err := IdentifyHost(second)
+	if err != nil || again != id {
+		t.Fatalf("%s, %s, %v", id, again, err)
+	}
+	images.SeenAt(moved)
+	next := New(nil, nil, nil)
+	next.RememberPlaces(memo)
+	defer next.Close()
+	for _, images := range []*Images{images, next} {
+		src, _, _, err := images.hostFile(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 4)
+		if _, err := src.ReadAt(t.Context(), b, 0); err != nil || string(b) != "text" {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+}

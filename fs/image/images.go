@@ -73,6 +73,8 @@ type Images struct {
 	verifier *verifier       // nil: signatures are not looked at
 
 	hostFiles *lru.Cache[Spec, *hostHandle] // open images of the host
+	places    sync.Map                      // Spec.identity of an image of the host -> its path
+	memo      cvmfs.Memo                    // nil: places are not kept
 }
 
 // New makes the images of repos. points lists the top-level names that the

@@ -134,7 +134,8 @@ func (t generation) binDir() directory {
 				if err != nil {
 					return "", err
 				}
-				return info.ImageID + info.Host + o.Winner.image.shut(), nil
+				m := o.Winner.image // its file tells all of these
+				return strings.Join([]string{info.ImageID, info.Host, m.shut(), m.build(), m.place}, "\x00"), nil
 			}
 			cmd, _ := command(o.Winner.image.info.Commands, name)
 			return strings.Join(append([]string{o.Winner.image.key, cmd.Path, o.Winner.image.shut()}, t.index.options(o.Winner.image)...), "\x00"), nil

@@ -265,3 +265,28 @@ func TestFolderTellsWhyAnImageIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestRenamedImageTellsItsName: the command of an image that was given another name
+// says the new one; the kernel is told that the text is another.
+func TestRenamedImageTellsItsName(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir+"/tool_1.0.sif", "x", 0o644)
+	tree := openFolder(t, dir, false, &memMemo{})
+	if got := read(t, tree, "bin/tool"); !strings.Contains(got, dir+"/tool_1.0.sif\n") {
+		t.Error(got)
+	}
+	if err := os.Rename(dir+"/tool_1.0.sif", dir+"/tool_1.1.sif"); err != nil {
+		t.Fatal(err)
+	}
+	changes, err := tree.Refresh(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := false
+	for _, c := range changes {
+		told = told || c.Dir == find(t, tree, "bin").Node && strings.Join(c.Names, " ") == "tool"
+	}
+	if got := read(t, tree, "bin/tool"); !told || !strings.Contains(got, "version: 1.1\n") || !strings.Contains(got, dir+"/tool_1.1.sif\n") {
+		t.Errorf("told: %v\n%s", told, got)
+	}
+}

@@ -63,6 +63,7 @@ func (x *index) examine(ctx context.Context, m *img) (Info, error) {
 			x.refuse(m, err)
 			return Info{Published: true}, nil
 		}
+		x.images.SeenAt(r.spec)
 		return Info{Published: err == nil, ImageID: r.id, Spec: r.spec, Host: r.host}, err
 	}
 	text, err := m.container.text(ctx, "commands.txt")
@@ -82,6 +83,7 @@ func (x *index) examine(ctx context.Context, m *img) (Info, error) {
 		x.refused(m, err)
 		return info, nil
 	}
+	x.images.SeenAt(r.spec)
 	info.ImageID, info.Spec, info.Host = r.id, r.spec, r.host
 	return info, err
 }
