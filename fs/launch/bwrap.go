@@ -245,7 +245,11 @@ func (p *planner) imageEnv(c choice) ([]Var, error) {
 		if err := probe.root(); err != nil {
 			return nil, err
 		}
-		if vars, err := p.host.ImageEnv(p.cmd.Hash, p.job.Home, probe.exec(c)); err == nil {
+		hash := p.cmd.Hash
+		if path.IsAbs(p.cmd.Image) && !within(p.cmd.Rootfs, p.host.Launcher) {
+			hash = "" // a directory of the host: its scripts may be edited, which its hash does not tell
+		}
+		if vars, err := p.host.ImageEnv(hash, p.job.Home, probe.exec(c)); err == nil {
 			return vars, nil
 		}
 	}

@@ -153,6 +153,32 @@ func TestBwrapOpensWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestBwrapAsksAnEditableImageEachTime: a sandbox directory keeps its hash while somebody edits its environment scripts.
+func TestBwrapAsksAnEditableImageEachTime(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(h *testHost, c *Command)
+		want   string
+	}{
+		"of a repository": {func(*testHost, *Command) {}, "H1"},
+		"a local SIF":     {func(_ *testHost, c *Command) { c.Image = "/work/x.sif" }, "H1"},
+		"a local sandbox": {func(h *testHost, c *Command) {
+			c.Image, c.Rootfs = "/work/box", "/work/box"
+			h.file("/work/box/opt/fsl/bin/bet", 0o755, "x")
+			for _, dir := range []string{"proc", "sys", "dev", "home", "work", "nd", "tmp", "srv", "fast", "var/tmp"} {
+				h.dir("/work/box/" + dir)
+			}
+		}, ""},
+	} {
+		h, c := bwrapHost(t), bet()
+		test.change(h, &c)
+		asked := "nobody"
+		h.ImageEnv = func(hash, _ string, _ *Exec) ([]Var, error) { asked = hash; return []Var{{"PATH", "/bin"}}, nil }
+		if mustPlan(t, h, DefaultPolicy(), c); asked != test.want {
+			t.Errorf("%s: kept by %q, want %q", name, asked, test.want)
+		}
+	}
+}
+
 func TestBwrapContained(t *testing.T) {
 	h, p := bwrapHost(t), DefaultPolicy()
 	p.Contain = true

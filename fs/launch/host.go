@@ -32,8 +32,8 @@ type Host struct {
 	ReadAt   func(name string, off int64, n int) ([]byte, error) // up to n bytes of a file; short at its end
 	Search   func(name string) bool                              // may this process enter that directory
 
-	// ImageEnv gives what the image's environment scripts set, PATH among it, for one content hash and one HOME; probe
-	// runs them. RuntimeVersion tells a runtime's version, "" where it is not known. Both may be nil.
+	// ImageEnv gives what the image's environment scripts set, PATH among it, for one content hash ("": nothing is kept)
+	// and one HOME; probe runs them. RuntimeVersion tells a runtime's version, "" where it is not known. Both may be nil.
 	ImageEnv       func(hash, home string, probe *Exec) ([]Var, error)
 	RuntimeVersion func(file string) string
 }
