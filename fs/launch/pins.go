@@ -153,9 +153,9 @@ func (h *Host) trustLock(file, dir string, fi fs.FileInfo) error {
 	case !fi.Mode().IsRegular():
 		return fmt.Errorf("%s is no plain file", clip(file))
 	case fi.Mode().Perm()&anybody != 0:
-		return fmt.Errorf("everybody may write %s, so it is not obeyed; run `chmod o-w` on it, or set NEURODESK_LOCK", clip(file))
+		return fmt.Errorf("everybody may write %s, so it is not obeyed; run `chmod o-w` on it, or set NEURODESK_LOCK to it, or to /dev/null to do without", clip(file))
 	case err != nil || in.Mode().Perm()&anybody != 0:
-		return fmt.Errorf("%s is another user's, in a directory where everybody may write, so it is not obeyed; copy it, or set NEURODESK_LOCK to it", clip(file))
+		return fmt.Errorf("%s is another user's, in a directory where everybody may write, so it is not obeyed; copy it, or set NEURODESK_LOCK to it, or to /dev/null to do without", clip(file))
 	}
 	return nil
 }
