@@ -56,10 +56,30 @@ func loaderVariable(name string) bool {
 		name == "LOCPATH" || name == "NLSPATH"
 }
 
+// optionVariables are options that bwrap lacks, as apptainer reads them from APPTAINER_OVERLAY or SINGULARITY_OVERLAY.
+var optionVariables = []string{"WRITABLE_TMPFS", "OVERLAY", "CONTAIN", "CONTAINALL", "MOUNT", "FUSEMOUNT", "SCRATCH", "WORKDIR"}
+
+// optionVariable gives the first of them that the caller has set, "" if there is none.
+func (h *Host) optionVariable() string {
+	for _, prefix := range []string{"APPTAINER_", "SINGULARITY_"} {
+		for _, name := range optionVariables {
+			switch h.getenv(prefix + name) {
+			case "", "0", "false":
+			default:
+				return prefix + name
+			}
+		}
+	}
+	return ""
+}
+
 // bwrapOptions takes over the runtime's options that have a meaning under bwrap. It gives the first that has none.
 func (p *planner) bwrapOptions() (binds []string, env []Var, unknown string) {
 	if p.job.WritableTmpfs {
 		return nil, nil, "writable_tmpfs"
+	}
+	if name := p.host.optionVariable(); name != "" {
+		return nil, nil, name
 	}
 	options := p.job.Options
 	for len(options) > 0 {

@@ -198,10 +198,12 @@ func TestBwrapHandsOver(t *testing.T) {
 	for name, change := range map[string]func(h *testHost, p *Policy, c *Command){
 		"GPU":            func(h *testHost, _ *Policy, _ *Command) { h.file("/dev/nvidiactl", 0o666, "") },
 		"writable tmpfs": func(_ *testHost, p *Policy, _ *Command) { p.WritableTmpfs = true },
+		"a variable":     func(h *testHost, _ *Policy, _ *Command) { h.Env = append(h.Env, "APPTAINER_WRITABLE_TMPFS=1") },
+		"an older one":   func(h *testHost, _ *Policy, _ *Command) { h.Env = append(h.Env, "SINGULARITY_OVERLAY=/x") },
 		"image's option": func(_ *testHost, _ *Policy, c *Command) { c.Args = []string{"--writable-tmpfs"} },
 	} {
 		h, p, c := bwrapHost(t), DefaultPolicy(), bet()
-		h.Env = append(h.Env, "PATH=/fast:/usr/bin", "NEURODESK_RUNTIME=bwrap")
+		h.Env = append(h.Env, "PATH=/fast:/usr/bin", "NEURODESK_RUNTIME=bwrap", "APPTAINER_CONTAIN=0")
 		if e, err := h.plan(p, c); err != nil || e.Runtime != "bwrap" {
 			t.Fatalf("%s: without it: %v", name, err)
 		}
