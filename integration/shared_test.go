@@ -283,3 +283,41 @@ func instead(p string, f func() error) error {
 	}
 	return f()
 }
+
+// TestMountSharedTierNamesWhatItHas: filling a tier from one repository does not
+// name a new revision of another, of which nothing was fetched.
+func TestMountSharedTierNamesWhatItHas(t *testing.T) {
+	w := newSharedSite(t)
+	const other = "other.example.org"
+	tree := func(n string) *cvmfstest.Tree {
+		tree := cvmfstest.NewTree()
+		tree.File("containers/o_1_20240101/commands.txt", []byte("o\n"), 0o644)
+		tree.File("containers/o_1_20240101/o_1_20240101.simg/n", []byte(n), 0o644)
+		return tree
+	}
+	repo, _, src := w.publish(cvmfstest.Options{FQRN: other}, tree("1"))
+	src.Layout = "neurodesk"
+	_, config := setup{Sources: []source{w.src, src}}.prepare(t)
+	head := func(fqrn string) string {
+		b, err := os.ReadFile(filepath.Join(w.tier, "heads", fqrn))
+		if err != nil {
+			t.Error(err)
+		}
+		return string(b)
+	}
+	w.prefetch(config, "--to", w.tier)
+	before := head(other)
+	if _, err := repo.Publish(t.Context(), tree("2")); err != nil {
+		t.Fatal(err)
+	}
+	w.prefetch(config, "--to", w.tier)
+	if head(other) != before {
+		t.Error("nodes without a network start from a revision of which nothing was fetched")
+	}
+	if r := neurodeskfs(t, "prefetch", "o", "--config", config, "--to", w.tier); r.Status != 0 {
+		t.Fatalf("exit status %d: %s", r.Status, r.Stderr)
+	}
+	if head(other) == before || head(sharedFQRN) == "" {
+		t.Error("the new revision is not named when it is there")
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -171,17 +172,17 @@ func (d *daemon) prefetch(ctx context.Context, apps []string, progress func(step
 	}
 	if d.fill != nil { // the lists of commands, by which a node finds what it has to offer
 		progress(step{What: "the lists of all images"})
-		return r, d.filled(ctx)
+		return r, d.filled(ctx, r.Images)
 	}
 	return r, nil
 }
 
-// filled lets nodes start from the revision that the tier has now, once the lists
-// are there.
-func (d *daemon) filled(ctx context.Context) error {
+// filled lets nodes start from the revision of which the tier has these images now,
+// once the lists are there. Of other repositories it has nothing new.
+func (d *daemon) filled(ctx context.Context, images []PrefetchedImage) error {
 	err := d.tree.Tried(ctx)
 	for _, s := range d.sources {
-		if err == nil && s.repo != nil {
+		if err == nil && s.repo != nil && slices.ContainsFunc(images, func(i PrefetchedImage) bool { return i.Repository == s.repo.FQRN() }) {
 			err = s.repo.Filled(ctx)
 		}
 	}
