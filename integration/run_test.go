@@ -119,3 +119,14 @@ func TestLaunchRunKilled(t *testing.T) {
 		})
 	}
 }
+
+// TestLaunchRunInRun: what a job starts by the job's own command line uses the job's mount, without PATH and HOME too.
+func TestLaunchRunInRun(t *testing.T) {
+	s, config := jobSite(t)
+	line := []string{program(t), "run", "--config", config, "--cache", s.Cache, "/neurodesk-of-no-host", "--"}
+	c := exec.Command(line[0], append(line[1:], append(line, "sh", "-c", "mrinfo -version | head -n1; echo $NEURODESK_MOUNT")...)...)
+	c.Env = []string{"NEURODESK_RUNTIME=bwrap"}
+	if r := run(t, c); r.Stdout != "== mrinfo 3.0.3 ==\n/neurodesk-of-no-host\n" || r.Status != 0 || r.Stderr != "" {
+		t.Errorf("%+v", r)
+	}
+}

@@ -69,7 +69,7 @@ type Mount struct {
 
 // Cache says where fetched data are kept.
 type Cache struct {
-	Dir   string `toml:"dir"`   // absolute path; default: see DefaultCacheDir
+	Dir   string `toml:"dir"`   // absolute path; default: see DefaultCacheDir; "" where that has none
 	Quota Size   `toml:"quota"` // bytes; default 20GiB
 	Joint bool   `toml:"-"`     // other processes use it at the same time
 	// Shared are directories that many nodes share, asked before the network and
@@ -191,8 +191,8 @@ func finish(c *Config) (*Config, error) {
 	if c.Cache.Quota == 0 {
 		c.Cache.Quota = defaultQuota
 	}
-	if !filepath.IsAbs(c.Cache.Dir) {
-		return nil, fmt.Errorf("%w: cache.dir %q must be an absolute path (set $HOME, or give --cache DIR)", ErrInvalid, c.Cache.Dir)
+	if c.Cache.Dir != "" && !filepath.IsAbs(c.Cache.Dir) {
+		return nil, fmt.Errorf("%w: cache.dir %q must be an absolute path", ErrInvalid, c.Cache.Dir)
 	}
 	for _, dir := range c.Cache.Shared {
 		if !filepath.IsAbs(dir) || filepath.Clean(dir) == filepath.Clean(c.Cache.Dir) {

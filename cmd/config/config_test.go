@@ -112,7 +112,7 @@ func TestBadFilesSayWhatToWrite(t *testing.T) {
 		{"[[sources]]\nfqrn = \"x\"\n", `configuration: there is no key "sources"; the nearest is "source"`},
 		{"quota = \"1GiB\"\n", `there is no key "quota"`},
 		{"[cache]\nquota = \"20 gigs\"\n", `"20 gigs" is no size: write for example 20GiB`},
-		{"[cache]\ndir = \"relative/dir\"\n", `configuration: cache.dir "relative/dir" must be an absolute path (set $HOME, or give --cache DIR)`},
+		{"[cache]\ndir = \"relative/dir\"\n", `configuration: cache.dir "relative/dir" must be an absolute path`},
 		{"[cache\n", `configuration: line 2: `},
 		{"[cache]\ndir = 5\n", `configuration: `},
 		{"[[source]]\nservers = [\"http://h\"]\n", `configuration: source 1: fqrn "" is no repository's name, such as neurodesk.ardc.edu.au`},

@@ -2,6 +2,7 @@ package job
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -252,11 +253,14 @@ func (g *guard) awaitReady(ready *os.File) error {
 	}
 }
 
+// usualPath is PATH for a caller without one, as after `env -i`.
+const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // Prepare finds a program as execvp(3) would, with bin of the tree first in
 // PATH, and gives its environment. Errors are Failures.
 func Prepare(place, name string) (path string, env []string, err error) {
 	os.Setenv("NEURODESK_MOUNT", place)
-	os.Setenv("PATH", filepath.Join(place, "bin")+":"+os.Getenv("PATH"))
+	os.Setenv("PATH", filepath.Join(place, "bin")+":"+cmp.Or(os.Getenv("PATH"), usualPath))
 	path, err = exec.LookPath(name)
 	switch {
 	case err == nil, errors.Is(err, exec.ErrDot):

@@ -122,6 +122,9 @@ func (f *mountFlags) load() (*config.Config, error) {
 	if f.cache != "" {
 		cfg.Cache.Dir = f.cache
 	}
+	if cfg.Cache.Dir == "" {
+		return nil, fmt.Errorf("%w: without $HOME there is no place for the cache: set it, or give --cache DIR", config.ErrInvalid)
+	}
 	cfg.Cache.Dir, err = filepath.Abs(cfg.Cache.Dir)
 	return cfg, err
 }

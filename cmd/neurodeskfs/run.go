@@ -108,10 +108,8 @@ func (f *runFlags) run(c *cobra.Command, args []string) error {
 	if err != nil {
 		return failure{job.StatusError, err}
 	}
-	if f.cache == "" {
-		if there := served(mountpoint, cfg.Digest(), anywhere); there != "" {
-			return runThere(there, program)
-		}
+	if there := f.served(mountpoint, cfg, anywhere); there != "" {
+		return runThere(there, program)
 	}
 	if err := checkShebang(mountpoint, shebangLimit()); err != nil {
 		return err
@@ -133,10 +131,10 @@ func (f *runFlags) run(c *cobra.Command, args []string) error {
 	return endAs(status, job.StatusError, err)
 }
 
-// served is where a live mount of that configuration, which this user can read,
-// is: at mountpoint or, anywhere, at another place of the user's own. "" is
-// nowhere.
-func served(mountpoint, digest string, anywhere bool) string {
+// served is where a live mount of that configuration, and of the cache that
+// --cache names, is that this user can read: at mountpoint or, anywhere, at
+// another place of the user's own. "" is nowhere.
+func (f *runFlags) served(mountpoint string, cfg *config.Config, anywhere bool) string {
 	mounts, err := session.FindMounts()
 	if err != nil {
 		return ""
@@ -147,7 +145,10 @@ func served(mountpoint, digest string, anywhere bool) string {
 	}
 	for _, own := range []bool{false, true} {
 		for _, m := range mounts {
-			if wanted := m.Mountpoint == place || own && anywhere && isOwn(m); wanted && statusOf(m.Mountpoint).Config == digest {
+			if m.Mountpoint != place && !(own && anywhere && isOwn(m)) {
+				continue
+			}
+			if s := statusOf(m.Mountpoint); s.Config == cfg.Digest() && (f.cache == "" || s.Cache.Dir == cfg.Cache.Dir) {
 				return m.Mountpoint
 			}
 		}
