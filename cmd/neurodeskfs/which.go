@@ -90,7 +90,7 @@ func find(m string, l tree.Listing, command string, warn io.Writer) ([]Found, er
 	for _, i := range l.Images {
 		if slices.Contains(i.Commands, command) {
 			build := i.App + "/" + buildName(i)
-			list = append(list, Found{inApps(build), build, false, "not in bin: the host's own, or no plausible name"})
+			list = append(list, Found{inApps(build), build, false, "not in bin: the host's own, no plausible name, or its image lists no commands"})
 		}
 	}
 	return list, nil

@@ -181,6 +181,9 @@ func (c dirContainer) rootfs(context.Context) (r rootfs, err error) {
 // CheckFolder reports why a folder cannot be a source on a mount that others
 // may use: what not everybody may read would be read with the daemon's rights.
 func CheckFolder(dir string, public bool) error {
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+		return fmt.Errorf("%s is no folder: path names one that has images in it", dir)
+	}
 	if public {
 		if closed, need, err := closedTo(dir, 0o005); err != nil {
 			return fmt.Errorf("the folder cannot be read: %w", err)

@@ -290,3 +290,16 @@ func TestRenamedImageTellsItsName(t *testing.T) {
 		t.Errorf("told: %v\n%s", told, got)
 	}
 }
+
+// TestCheckFolder: a file in place of a folder is called one, whatever its mode.
+func TestCheckFolder(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "image.sif")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, public := range []bool{false, true} {
+		if err := CheckFolder(file, public); err == nil || !strings.Contains(err.Error(), "is no folder") {
+			t.Errorf("public %v: %v", public, err)
+		}
+	}
+}
