@@ -144,6 +144,9 @@ const EvidenceBucket = "evidence"
 // behind, or none at all, does not move us back.
 type evidence struct {
 	Manifest, Whitelist []byte
+	// Certificate is kept with them: who could deny it to a node that has lost it
+	// could offer an older revision again.
+	Certificate []byte `json:",omitempty"`
 }
 
 // keep remembers what head, whose root catalog is there, was verified by. A tier
@@ -273,7 +276,7 @@ func (r *Repository) recall(ctx context.Context, kept, whitelist []byte) (*trust
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err = r.verify(ctx, m, e)
+	m, err = r.verify(ctx, m, &e)
 	return m, &e, err
 }
 
@@ -309,7 +312,7 @@ func (r *Repository) fetchManifest(ctx context.Context) (m *trust.Manifest, e ev
 			return listErr // no other host's manifest mends that
 		}
 		e = evidence{Manifest: b, Whitelist: list}
-		if m, err = r.verify(ctx, parsed, e); err != nil {
+		if m, err = r.verify(ctx, parsed, &e); err != nil {
 			return fmt.Errorf("%w: %w", fetch.ErrContent, err)
 		}
 		return nil
@@ -342,8 +345,8 @@ func (r *Repository) fetchWhitelist(ctx context.Context) (list []byte, err error
 	return list, err
 }
 
-// verify walks the whole chain for m, fetching its certificate.
-func (r *Repository) verify(ctx context.Context, m *trust.Manifest, e evidence) (*trust.Manifest, error) {
+// verify walks the whole chain for m. The certificate is fetched where e lacks it.
+func (r *Repository) verify(ctx context.Context, m *trust.Manifest, e *evidence) (*trust.Manifest, error) {
 	list, err := r.blacklist()
 	if err != nil {
 		return nil, err
@@ -352,12 +355,14 @@ func (r *Repository) verify(ctx context.Context, m *trust.Manifest, e evidence) 
 	if err != nil {
 		return nil, err
 	}
-	certificate, err := r.metadata(ctx, m.Certificate, hash.Certificate)
+	if e.Certificate == nil {
+		e.Certificate, err = r.metadata(ctx, m.Certificate, hash.Certificate)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
 	at := r.judgedAt(w)
-	m, err = trust.Verify(trust.Evidence{Manifest: e.Manifest, Whitelist: e.Whitelist, Certificate: certificate}, trust.Policy{
+	m, err = trust.Verify(trust.Evidence{Manifest: e.Manifest, Whitelist: e.Whitelist, Certificate: e.Certificate}, trust.Policy{
 		FQRN: r.opts.FQRN, Keys: r.opts.Keys, Now: at, Blacklist: list,
 	})
 	if err == nil {

@@ -123,3 +123,25 @@ func TestTheRevisionOfATierIsRemembered(t *testing.T) {
 		w.mustOpen(2).Close()
 	}
 }
+
+// TestTheCertificateIsRemembered: what was verified before holds without the object
+// that certified it, which a cache may have lost and a server may deny.
+func TestTheCertificateIsRemembered(t *testing.T) {
+	w := newWorld(t, cvmfstest.Options{})
+	w.publish()
+	w.mustOpen(1).Close()
+	denied := 0
+	for _, r := range w.server.Requests() {
+		if strings.HasSuffix(r.Path, "X") {
+			denied++
+			w.server.Inject(cvmfstest.Path(r.Path[strings.Index(r.Path, "data/"):]), 0, cvmfstest.Status(404))
+		}
+	}
+	if denied != 1 {
+		t.Fatalf("%d certificates were fetched", denied)
+	}
+	w.opts.Store = cache.NewMemory(1 << 20)
+	if h := w.mustOpen(1).Head(); !h.Offline {
+		t.Errorf("%+v", h)
+	}
+}
