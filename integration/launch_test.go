@@ -321,6 +321,11 @@ func TestLaunchBrokenRuntime(t *testing.T) {
 	if got.status != 125 || got.stdout != "" || !strings.HasPrefix(got.stderr, "boo\nneurodeskfs: sh: bwrap could not make the container") {
 		t.Errorf("%+v", got)
 	}
+	cmd := c.start(shell("echo hello"), "bwrap")
+	cmd.Args, cmd.Path = []string{"sh", "-c", `ulimit -n 8; exec "$0" -c 'echo hello'`, cmd.Path}, "/bin/sh"
+	if r := run(t, cmd); r.Status != 125 || !strings.Contains(r.Stderr, "`ulimit -a` shows yours") {
+		t.Errorf("no descriptor left: %+v", r)
+	}
 }
 
 // BenchmarkLaunch measures the launcher alone, from its own exec to that of a runtime that does nothing, and whole starts.

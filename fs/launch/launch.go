@@ -131,8 +131,11 @@ func Run(policy Policy, cmd Command, args []string, h Host, stderr io.Writer) er
 		err = syscall.Exec(e.Path, e.Argv, e.Env)
 	}
 	what := "have " + e.Runtime + " installed anew"
-	if errors.Is(err, syscall.E2BIG) {
+	switch {
+	case errors.Is(err, syscall.E2BIG):
 		what = "the arguments and the environment are too long together: give fewer files at once"
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
+		what = "a limit of this session or machine is reached: `ulimit -a` shows yours"
 	}
 	return &Exit{StatusError, fmt.Sprintf("%s: start %s: %v; %s", clip(cmd.Command), e.Path, err, what)}
 }
