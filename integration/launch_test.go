@@ -328,6 +328,17 @@ func TestLaunchBrokenRuntime(t *testing.T) {
 	}
 }
 
+// TestLaunchThenMount: who has used a mount of the site's can make one of his own, with its cache at the default place.
+func TestLaunchThenMount(t *testing.T) {
+	c := newConformers(t)[0]
+	for _, runtime := range runtimesPresent(t) {
+		if got := c.observe(shell("echo hello"), runtime); got.stdout != "hello\n" {
+			t.Errorf("%s: %+v", runtime, got)
+		}
+	}
+	mount(t, setup{Sources: []source{newStratum(t).Golden("alpha.golden.test")}, Cache: filepath.Join(c.who.home, ".cache/neurodeskfs")})
+}
+
 // BenchmarkLaunch measures the launcher alone, from its own exec to that of a runtime that does nothing, and whole starts.
 func BenchmarkLaunch(b *testing.B) {
 	for _, runtime := range []string{"launcher alone", "bwrap", "apptainer"} {

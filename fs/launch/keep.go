@@ -23,8 +23,9 @@ const (
 	envMagic    = "neurodeskfs environment 1"
 )
 
-// keeper is the user's own cache of small facts that are costly to find out: $XDG_CACHE_HOME/neurodeskfs. What it holds
-// decides what a tool sees, so a file counts only if this user owns it and its directories and nobody else can write them.
+// keeper is the user's own cache of small facts that are costly to find out: $XDG_CACHE_HOME/neurodeskfs-launcher, apart from
+// the one that his own mount would have, which begins in an empty directory. What it holds decides what a tool sees, so a
+// file counts only if this user owns it and its directories and nobody else can write them.
 type keeper struct {
 	dir string // "" = there is none
 }
@@ -38,7 +39,7 @@ func newKeeper(h *Host) keeper {
 		}
 		dir = path.Join(home, ".cache")
 	}
-	return keeper{path.Join(dir, "neurodeskfs")}
+	return keeper{path.Join(dir, "neurodeskfs-launcher")}
 }
 
 // safe checks owner and mode.
