@@ -103,7 +103,7 @@ func TestMountPointBehindALink(t *testing.T) {
 		t.Errorf("run: %+v", r)
 	}
 	syscall.Kill(m.daemon(), syscall.SIGKILL)
-	wantRun(t, 0, "upgrade", m.Dir)
+	wantRun(t, 0, "mount", "--config", m.Config, m.Dir) // starts another
 	syscall.Kill(m.daemon(), syscall.SIGTERM)
 	m.gone()
 	wantRun(t, 0, "mount", "--config", m.Config, m.Dir)
