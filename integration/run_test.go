@@ -35,9 +35,10 @@ func jobProcesses(config string, words ...string) []int {
 func TestLaunchRun(t *testing.T) {
 	s, config := jobSite(t)
 	const absent = "/neurodesk-of-no-host"
+	tmp := shortDir(t)
 	job := func(mountpoint string, command ...string) *exec.Cmd {
 		c := exec.Command(program(t), append([]string{"run", "--config", config, mountpoint, "--"}, command...)...)
-		c.Env = append(os.Environ(), "NEURODESK_RUNTIME=bwrap")
+		c.Env = append(os.Environ(), "NEURODESK_RUNTIME=bwrap", "TMPDIR="+tmp)
 		return c
 	}
 	table := map[string]struct {
@@ -78,6 +79,9 @@ func TestLaunchRun(t *testing.T) {
 	}
 	if exists(absent) {
 		t.Errorf("%s is on the host", absent)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("in TMPDIR: %v, %v", left, err)
 	}
 	if left := jobProcesses(config, "sleep 3611"); len(left) > 0 {
 		t.Errorf("processes %v are left", left)

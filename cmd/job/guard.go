@@ -40,7 +40,8 @@ type guard struct {
 	daemon   int
 	until    *os.File // the daemon serves until this is closed
 	program  int
-	stranger []int // descriptors that are for the program only
+	stranger []int  // descriptors that are for the program only
+	made     string // a mount point that is to be removed in the end
 }
 
 type exited struct {
@@ -75,6 +76,7 @@ func Inside(fd int) (unix.WaitStatus, int, error) {
 	if g.daemon != 0 {
 		g.endAll()
 	}
+	g.removePlace()
 	var f Failure
 	var i interrupted
 	switch {
@@ -103,7 +105,7 @@ func (g *guard) serve() (status unix.WaitStatus, err error) {
 		return 0, fmt.Errorf("%s cannot be made: %w", g.spec.Mountpoint, why)
 	}
 	if made {
-		defer os.Remove(place)
+		g.made = place
 		fmt.Fprintf(os.Stderr, "neurodeskfs: %s cannot be made here (%v): the tree is at %s, as $NEURODESK_MOUNT says\n", g.spec.Mountpoint, why, place)
 	}
 	go g.listen()
@@ -244,8 +246,7 @@ func (g *guard) awaitReady(ready *os.File) error {
 			}
 		case sig, more := <-g.asked:
 			if !more {
-				killAll()
-				os.Exit(StatusError)
+				g.abandon()
 			}
 			return interrupted(sig)
 		case <-g.got:
@@ -313,8 +314,7 @@ func (g *guard) watch() (unix.WaitStatus, error) {
 			}
 		case sig, more := <-g.asked:
 			if !more {
-				killAll()
-				os.Exit(StatusError) // nobody sees it
+				g.abandon()
 			}
 			g.waiting[sig] = time.Now()
 			time.AfterFunc(together, func() { g.due <- sig })
@@ -324,6 +324,21 @@ func (g *guard) watch() (unix.WaitStatus, error) {
 			}
 			delete(g.waiting, sig)
 		}
+	}
+}
+
+// abandon is the end of a job whose run is gone: nobody sees how.
+func (g *guard) abandon() {
+	killAll()
+	g.removePlace()
+	os.Exit(StatusError)
+}
+
+// removePlace removes the mount point, if it was made for this job.
+func (g *guard) removePlace() {
+	if g.made != "" {
+		_ = unix.Unmount(g.made, unix.MNT_DETACH) // in case that the daemon was killed
+		_ = os.Remove(g.made)
 	}
 }
 

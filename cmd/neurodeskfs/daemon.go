@@ -89,6 +89,7 @@ type source struct {
 	err    error
 
 	behind bool // the tree does not show its revision yet; guarded by daemon.moving
+	back   bool // the worker before could not show it, and the kernel may know that
 }
 
 // open reports whether the source can be used.
@@ -154,12 +155,19 @@ func (d *daemon) followAll() context.Context {
 	following, stop := context.WithCancel(context.Background())
 	d.stop = stop
 	if d.resume {
+		d.moving.Lock()
 		d.following.Go(func() { d.catchUp(following) })
 	}
+	lacking := false
 	for i := range d.sources {
 		if s := &d.sources[i]; s.open() {
 			d.following.Go(func() { d.follow(following, s) })
+		} else {
+			lacking = true
 		}
+	}
+	if lacking && d.ledger != nil {
+		d.following.Go(func() { d.awaitComeback(following) })
 	}
 	return following
 }

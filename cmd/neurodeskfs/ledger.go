@@ -42,6 +42,7 @@ type ledgerSource struct {
 	Shown []cvmfs.CatalogRef `json:"shown,omitempty"` // root catalogs, oldest first
 	// Moving is set while the kernel may not know all that changed.
 	Moving bool `json:"moving,omitempty"`
+	Back   bool `json:"back,omitempty"` // it can be opened now, and could not be
 }
 
 const (

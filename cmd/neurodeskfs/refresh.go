@@ -120,7 +120,7 @@ func (d *daemon) reload(ctx context.Context) (string, error) {
 	for i := range d.sources {
 		s := &d.sources[i]
 		if !s.open() {
-			errs = append(errs, s.err)
+			errs = append(errs, d.comeBack(ctx, s))
 			continue
 		}
 		if err := d.refresh(ctx, s); err != nil {

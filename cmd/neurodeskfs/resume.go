@@ -10,6 +10,7 @@ import (
 	"github.com/neurodesk/neurodeskfs/cmd/config"
 	"github.com/neurodesk/neurodeskfs/cvmfs"
 	"github.com/neurodesk/neurodeskfs/fs"
+	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
 
 // standBy does what can be done while another worker serves, so that little is
@@ -77,7 +78,7 @@ func (d *daemon) resumeSources(ctx context.Context, cfg *config.Config) error {
 	d.started = entry.Started
 	for i, s := range cfg.Sources {
 		was, now := entry.Sources[i], &d.sources[i]
-		now.Source = s
+		now.Source, now.back = s, was.Back
 		switch {
 		case was.Error != "":
 			now.err = errors.New(was.Error)
@@ -153,13 +154,16 @@ func (d *daemon) note(change func(*ledgerEntry)) {
 
 // catchUp tells the kernel what the worker before had no time to tell: what a
 // move to a new revision changed, and which names of the tree stand for something
-// else than they did.
+// else than they did. d.moving is held, so that no reload ends before.
 func (d *daemon) catchUp(ctx context.Context) {
-	d.moving.Lock()
 	defer d.moving.Unlock()
 	var errs []error
 	for i := range d.sources {
 		s := &d.sources[i]
+		if s.back {
+			change, err := d.tree.Appeared(s.FQRN)
+			errs = append(errs, err, d.announce([]volume.Change{change}))
+		}
 		if s.repo == nil || !s.behind {
 			continue
 		}
@@ -174,7 +178,7 @@ func (d *daemon) catchUp(ctx context.Context) {
 		return
 	}
 	for i := range d.sources {
-		d.sources[i].behind = false
+		d.sources[i].behind, d.sources[i].back = false, false
 	}
 	d.noteShown()
 }

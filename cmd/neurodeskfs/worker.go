@@ -120,7 +120,6 @@ func (d *daemon) serveFor(duty *session.Duty, device *os.File, h *session.Handov
 	}
 	if d.resume {
 		d.rest()
-		d.listen(o.Config.Cache)
 	}
 	profiles, err := startProfiler(o.Pprof, d.log)
 	if err != nil {
@@ -128,6 +127,9 @@ func (d *daemon) serveFor(duty *session.Duty, device *os.File, h *session.Handov
 	}
 	defer profiles.close()
 	following := d.followAll()
+	if d.resume {
+		d.listen(o.Config.Cache)
+	}
 	d.following.Go(func() { d.awaitSupervisors(following, duty, o.Config.Cache.Dir) })
 	return d.wait()
 }

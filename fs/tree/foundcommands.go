@@ -100,11 +100,11 @@ func (x *index) filesOf(ctx context.Context, id string, info Info) (f image.File
 // lines of an env.txt, kept by its content. One that cannot be used has none.
 func (x *index) deployed(ctx context.Context, m *img) ([]byte, error) {
 	info, err := x.await(ctx, m)
-	if err != nil || !info.Published {
+	if err != nil || info.ImageID == "" {
 		return nil, err
 	}
 	key := info.ImageID + x.images.Trust()
-	if b, ok := x.memo.Get("deployed", key); ok {
+	if b, ok := x.memo.Get("deployed", key); ok && info.Host == "" { // whose scripts may be others at every look
 		return b, nil
 	}
 	files, err := x.filesOf(ctx, info.ImageID, *info)

@@ -125,9 +125,7 @@ func (x *index) build() {
 		case <-time.After(pause):
 		}
 		sources = slices.DeleteFunc(sources, x.listOnce)
-		if len(sources) == 0 {
-			x.old = nil
-		}
+		x.old = nil // or each would hold all before it, for as long as a source cannot be listed
 		if pause == 0 {
 			lists.Wait()
 			close(x.listed)
@@ -163,6 +161,9 @@ func (x *index) listOnce(s store) bool {
 	err := x.list(s)
 	if err != nil {
 		x.log.Error("the images of a source cannot be listed", "source", s.name(), "err", err)
+		if !errors.Is(err, iofs.ErrNotExist) {
+			x.carryOver(s.name())
+		}
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -229,19 +230,40 @@ func (x *index) list(s store) error {
 				return
 			}
 		}
-		m.inherit(x.old)
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if slices.ContainsFunc(x.byApp[m.app], func(o *img) bool { return o.build() == m.build() }) {
-			return // earlier sources shadow later ones
-		}
-		x.byApp[m.app] = append(x.byApp[m.app], m)
-		x.order = append(x.order, m)
-		x.owners = nil // a silent image owns its name unread
-		if !m.silent && !m.known() {
-			x.left++
-		}
+		x.add(m)
 	})
+}
+
+// add adds an image that earlier sources do not have.
+func (x *index) add(m *img) {
+	m.inherit(x.old)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if slices.ContainsFunc(x.byApp[m.app], func(o *img) bool { return o.build() == m.build() }) {
+		return // earlier sources shadow later ones
+	}
+	x.byApp[m.app] = append(x.byApp[m.app], m)
+	x.order = append(x.order, m)
+	x.owners = nil // a silent image owns its name unread
+	if !m.silent && !m.known() {
+		x.left++
+	}
+}
+
+// carryOver adds what the older index has of a source that cannot be listed now: the
+// other sources are not held up by it.
+func (x *index) carryOver(source string) {
+	if x.old == nil {
+		return
+	}
+	x.old.mu.Lock()
+	order := slices.Clone(x.old.order)
+	x.old.mu.Unlock()
+	for _, o := range order {
+		if o.source == source {
+			x.add(&img{about: o.about, container: o.container, source: source, app: o.app, version: o.version, date: o.date, ready: make(chan struct{})})
+		}
+	}
 }
 
 // inherit takes over what an older index knows of the very same content.

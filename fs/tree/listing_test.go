@@ -1,8 +1,11 @@
 package tree
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/neurodesk/neurodeskfs/fs/volume"
@@ -47,4 +50,50 @@ func TestLargeListingIsReadOnce(t *testing.T) {
 	if n := len(list(t, tree, "apps")); n != images+1 {
 		t.Errorf("after a refresh: %d names", n)
 	}
+}
+
+// TestOneSourceHoldsUpNoOther: where one folder cannot be listed, its images stay, and
+// what comes and goes in another is shown.
+func TestOneSourceHoldsUpNoOther(t *testing.T) {
+	top := t.TempDir()
+	put(t, top+"/a/one_1.0.sif", "x", 0o644)
+	put(t, top+"/a/both_1.0.sif", "a", 0o644)
+	put(t, top+"/b/two_1.0.sif", "x", 0o644)
+	put(t, top+"/b/both_1.0.sif", "b", 0o644)
+	tree := openFolder(t, top+"/a", false, &memMemo{})
+	tree.o.Sources = append(tree.o.Sources, &Source{Dir: top + "/b", Name: "other", Folder: true})
+	shows := func(want string) {
+		t.Helper()
+		if got := strings.Join(list(t, tree, "apps"), " "); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		if _, err := os.ReadDir(top + "/a"); err != nil {
+			return // its commands cannot be read
+		}
+		if got := read(t, tree, "bin/both"); !strings.Contains(got, top+"/a/both_1.0.sif\n") {
+			t.Errorf("another source shadows the first:\n%s", got)
+		}
+	}
+	if _, err := tree.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	shows("both one two")
+	if err := os.Rename(top+"/a", top+"/away"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, top+"/a", "no folder", 0o644)
+	for _, round := range []string{"three", "four"} {
+		put(t, top+"/b/"+round+"_1.0.sif", "x", 0o644)
+		if changes, err := tree.Refresh(t.Context()); err == nil || len(changes) == 0 {
+			t.Errorf("%d changes, %v", len(changes), err)
+		}
+	}
+	shows("both four one three two")
+	if err := errors.Join(os.Remove(top+"/a"), os.Rename(top+"/away", top+"/a"), os.Remove(top+"/a/one_1.0.sif")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tree.Refresh(t.Context()); err != nil {
+		t.Error(err)
+	}
+	shows("both four three two")
 }

@@ -15,9 +15,9 @@ import (
 )
 
 // Refresh makes a new index of the revisions that the sources show now, shows
-// it when every image was tried, and returns the directories that changed. With
-// an error, that a source cannot be listed for example, the old index stays. An
-// image that cannot be read does not hold up the others.
+// it when every image was tried, and returns the directories that changed. A source
+// that cannot be listed is an error too, but holds up no other: what it had stays;
+// neither does an image that cannot be read.
 func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
 	t.moving.Lock()
 	defer t.moving.Unlock()
@@ -29,11 +29,7 @@ func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
 		}
 	})
 	t.spawn(x.build)
-	err := wait(ctx, x.tried)
-	if err == nil {
-		err = x.unlisted()
-	}
-	if err != nil {
+	if err := wait(ctx, x.tried); err != nil {
 		x.stop()
 		_, _, left := x.progress()
 		return nil, fmt.Errorf("the command index of the new revision is not complete (%d images left); the old one stays: %w", left, err)
@@ -42,7 +38,11 @@ func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
 	t.index.Store(x)
 	t.listings.Purge() // they hold the old one
 	old.stop()
-	return t.compare(ctx, generation{t, old}, generation{t, x})
+	changes, err := t.compare(ctx, generation{t, old}, generation{t, x})
+	if unlisted := x.unlisted(); unlisted != nil {
+		err = errors.Join(err, fmt.Errorf("what was known of a source stays, for it cannot be listed: %w", unlisted))
+	}
+	return changes, err
 }
 
 // compare finds the directories that the kernel may know and that differ.
@@ -178,6 +178,13 @@ func (t *Tree) Reconcile(ctx context.Context) ([]volume.Change, error) {
 		}
 	}
 	return changes, nil
+}
+
+// Appeared is the change that a repository's raw view is shown whose place, in an
+// earlier tree with the same table, was empty.
+func (t *Tree) Appeared(fqrn string) (volume.Change, error) {
+	n, err := t.o.Table.Intern(dirRecord("cvmfs"))
+	return volume.Change{Dir: volume.Node{Volume: t, Entry: n}, Names: []string{fqrn}}, err
 }
 
 // given lists the tree's directories that the table has numbered, and the files
