@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # test.sh (make test): vet, the unit tests, the integration tests, those that are for ordinary users once more as one,
-# and in CI each fuzz target for a few seconds. Every stage runs, whatever failed before it; exit 1 if one failed.
+# and in CI each fuzz target for a few seconds. Every stage runs, whatever failed before it; exit 1 if one failed. Up to
+# three tests that fail, as by a time-out on a busy machine, are run once more; those that pass then are named at the end.
 #
 # CI=true              golden data must be there; each fuzz target runs for FUZZTIME (3s)
 # FULL=1               more of the images that mksquashfs can make
+# STRICT=1             what fails once has failed
 # FUZZTIME=TIME        run the fuzz targets for that time, out of CI too
 # NEURODESKFS_GOLDEN   the golden data, default ../shared/golden
 #
@@ -22,6 +24,7 @@ export GOCACHE
 work=$(mktemp -d /tmp/ndt.XXXXXX) # short: a socket's path has at most 107 bytes
 chmod 755 "$work"
 failed=()
+unstable=()
 
 say() { printf 'test: %s\n' "$*"; }
 
@@ -60,10 +63,32 @@ trap 'exit 143' TERM
 # stage NAME COMMAND...: run it with its own TMPDIR and a log of which the summary lines are shown, and the rest where
 # it failed. Tests run with -v, so that the log tells what was skipped.
 stage() {
-    local name=$1 log=$work/log.${1// /-} status=0 start=$SECONDS
+    local name=$1 log=$work/log.${1// /-} status start=$SECONDS tests
     shift
     say "== $name"
     mkdir -p "$work/tmp"
+    logged "$log" "$@"
+    grep -E '^(ok|FAIL|PASS|fuzz: ([0-9]+ |FAILED)|made )' "$log" || true
+    [ $status = 0 ] || unlike_passed "$log"
+    leftovers "$name"
+    tests=$(excusable "$log")
+    if [ $status != 0 ] && [ -n "$tests" ]; then
+        say "== $name, once more: $tests"
+        logged "$log-again" "$@" -run "^(${tests// /|})\$"
+        [ $status = 0 ] && unstable+=("$tests") || unlike_passed "$log-again"
+        leftovers "$name"
+    fi
+    [ $status = 0 ] || failed+=("$name")
+    slowest "$log"
+    say "== $name: $(grep -cE '^ *--- PASS' "$log" || true) passed," \
+        "$(grep -cE '^ *--- FAIL' "$log" || true) failed," \
+        "$(grep -cE '^ *--- SKIP' "$log" || true) skipped, exit status $status, $((SECONDS - start)) s"
+}
+
+# logged LOG COMMAND...: run it with its own TMPDIR and what it prints in LOG, and set status.
+logged() {
+    local log=$1
+    shift
     set +e # a command that is tested by || would run without set -e
     (
         set -e
@@ -72,16 +97,21 @@ stage() {
     ) >"$log" 2>&1 </dev/null
     status=$?
     set -e
-    grep -E '^(ok|FAIL|PASS|fuzz: ([0-9]+ |FAILED)|made )' "$log" || true
-    if [ $status != 0 ]; then
-        failed+=("$name")
-        grep -vE '^ *(=== (RUN|PAUSE|CONT|NAME)|--- PASS|ok  )|\[no test files\]' "$log" || true
+}
+
+# unlike_passed: a log without what says that all is well.
+unlike_passed() { grep -vE '^ *(=== (RUN|PAUSE|CONT|NAME)|--- PASS|ok  )|\[no test(s to run| files)\]' "$1" || true; }
+
+# excusable: the tests that failed in a log, if they are few and nothing worse is in it: a data race, a panic, a package
+# that cannot be built, something left behind.
+excusable() {
+    local -a tests
+    mapfile -t tests < <(sed -nE 's/^--- FAIL: (Test[A-Za-z0-9_]*) .*/\1/p' "$1" | sort -u)
+    if [ "${STRICT:-}" = 1 ] || [ ${#tests[@]} -eq 0 ] || [ ${#tests[@]} -gt 3 ] ||
+        grep -qE 'DATA RACE|^panic:|^fatal error:|\[(build|setup) failed\]|^the run left' "$1"; then
+        return 0
     fi
-    leftovers "$name"
-    slowest "$log"
-    say "== $name: $(grep -cE '^ *--- PASS' "$log" || true) passed," \
-        "$(grep -cE '^ *--- FAIL' "$log" || true) failed," \
-        "$(grep -cE '^ *--- SKIP' "$log" || true) skipped, exit status $status, $((SECONDS - start)) s"
+    echo "${tests[@]}"
 }
 
 # slowest: the five tests of a log that took longest.
@@ -100,10 +130,10 @@ unit() {
         for library in modernc.org github.com/klauspost/compress github.com/ulikunitz/xz github.com/pierrec/lz4 compress; do
             unwatched+=("-gcflags=$library/...=-race=false")
         done
-        CGO_ENABLED=1 go test -v -race "${unwatched[@]}" -shuffle=on -timeout 20m "${packages[@]}"
+        CGO_ENABLED=1 go test -v -race "${unwatched[@]}" -shuffle=on -timeout 20m "$@" "${packages[@]}"
     else
         say "no C compiler: without the race detector"
-        go test -v -shuffle=on -timeout 20m "${packages[@]}"
+        go test -v -shuffle=on -timeout 20m "$@" "${packages[@]}"
     fi
 }
 
@@ -123,7 +153,7 @@ as_user() {
 # integration_as_user: the test binary, what it reads and the program are copied to where the user can read them, for
 # the clone may lie below a closed home directory. HOME is the account's own, as in life; caches are this run's.
 integration_as_user() {
-    local home=$work/u readable=$golden
+    local home=$work/u readable=$golden tests=${2:-$user_tests} # behind -run
     id $user >/dev/null 2>&1 || { useradd -m -s /bin/bash $user && echo "made the user $user"; }
     mkdir -p "$home"/{tmp,cache,config,data,tree/integration}
     go test -c -o "$home/integration.test" ./integration
@@ -141,7 +171,7 @@ integration_as_user() {
         HOME="$(getent passwd $user | cut -d: -f6)" TMPDIR="$home/tmp" XDG_CACHE_HOME="$home/cache" \
         XDG_CONFIG_HOME="$home/config" XDG_DATA_HOME="$home/data" APPTAINER_CACHEDIR="$home/cache/apptainer" \
         NEURODESKFS_BIN="$home/neurodeskfs" NEURODESKFS_GOLDEN="$readable" \
-        "$home/integration.test" -test.v -test.count=1 -test.timeout 15m -test.run "$user_tests"
+        "$home/integration.test" -test.v -test.count=1 -test.timeout 15m -test.run "$tests"
 }
 
 run_all() {
@@ -165,6 +195,7 @@ run_all() {
 verdict() {
     local skipped
     skipped=$(cat "$work"/log.* | sed -nE 's/^ *--- SKIP: ([^ ]+).*/\1/p' | sort -u | paste -sd ' ')
+    [ ${#unstable[@]} -eq 0 ] || say "UNSTABLE, passed when run once more: ${unstable[*]}"
     [ ${#failed[@]} -eq 0 ] || say "FAILED: $(printf '%s; ' "${failed[@]}")"
     if [ ! -d "$golden" ]; then
         [ "${CI:-}" != true ] || failed+=('golden data')
