@@ -18,8 +18,9 @@ func TestMountASourceComesBack(t *testing.T) {
 		tree := cvmfstest.NewTree()
 		tree.File("file", []byte("late"), 0o644)
 		_, _, src := late.publish(cvmfstest.Options{FQRN: "late.example.org"}, tree)
+		_, _, other := late.publish(cvmfstest.Options{FQRN: "other.example.org"}, tree)
 		down := late.Inject(cvmfstest.All, 0, cvmfstest.Drop(0))
-		m := mount(t, setup{Sources: []source{newStratum(t).Golden(alpha), src}})
+		m := mount(t, setup{Sources: []source{newStratum(t).Golden(alpha), src, other}})
 		file := m.Raw(src.FQRN, "file")
 		if _, err := os.Stat(file); !os.IsNotExist(err) {
 			t.Errorf("before: %v", err)
@@ -46,8 +47,8 @@ func TestMountASourceComesBack(t *testing.T) {
 		if text, err := io.ReadAll(held); err != nil || len(text) == 0 {
 			t.Errorf("a file of the other source: %d bytes, %v", len(text), err)
 		}
-		if st := m.Status(); st.Sources[1].Error != "" || st.Sources[1].Revision == 0 || st.Worker.Restarts != 1 {
-			t.Errorf("%+v, worker %+v", st.Sources[1], st.Worker)
+		if st := m.Status(); st.Sources[1].Error != "" || st.Sources[1].Revision == 0 || st.Sources[2].Error != "" || st.Worker.Restarts != 1 {
+			t.Errorf("%+v, worker %+v", st.Sources, st.Worker)
 		}
 		wantRun(t, 0, "reload", m.Dir)
 	}

@@ -22,16 +22,18 @@ const bucketRedirects = 4
 // openBucket makes the images of a source on object storage. Nobody is asked
 // yet: a mount does not wait for them.
 func (d *daemon) openBucket(s config.Source) (*blob.Bucket, error) {
-	b, err := newBucket(s, d.netConfig(s), d.disk, memo{d.disk})
+	b, err := newBucket(s, d.netConfig(s), blob.Options{Store: d.disk, Claim: d.claim, Memo: memo{d.disk}})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.FQRN, err)
 	}
 	return b, nil
 }
 
-func newBucket(s config.Source, c fetch.Config, store cache.Store, m blob.Memo) (*blob.Bucket, error) {
+// newBucket is a source's bucket; o says where its files are kept.
+func newBucket(s config.Source, c fetch.Config, o blob.Options) (*blob.Bucket, error) {
 	c.Order, c.MaxRedirects = "", bucketRedirects
-	return blob.New(blob.Options{Name: s.FQRN, URLs: s.URL, Index: s.Index, Files: s.Images, Net: c, Store: store, Memo: m, Logger: c.Logger})
+	o.Name, o.URLs, o.Index, o.Files, o.Net, o.Logger = s.FQRN, s.URL, s.Index, s.Images, c, c.Logger
+	return blob.New(o)
 }
 
 // followBucket looks at the list and at the images in use whenever it is time,
@@ -68,7 +70,7 @@ func (memoless) Put(string, string, []byte)        {}
 
 // tryBucket makes the images of a source as a mount would, but keeps nothing.
 func tryBucket(s config.Source) (*blob.Bucket, error) {
-	return newBucket(s, netConfig(s), cache.NewMemory(4*blob.BlockSize), memoless{})
+	return newBucket(s, netConfig(s), blob.Options{Store: cache.NewMemory(4 * blob.BlockSize), Memo: memoless{}})
 }
 
 // bucketChecks looks at a source on object storage: as far as the texts go, and

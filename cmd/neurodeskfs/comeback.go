@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +22,7 @@ const (
 	lastComeback  = 5 * time.Minute
 )
 
-// awaitComeback tries the sources that did not open until one does, and lets
-// another worker go on, which has it.
+// awaitComeback tries the sources that did not open until one does.
 func (d *daemon) awaitComeback(ctx context.Context) {
 	for pause := firstComeback; ; pause = min(2*pause, lastComeback) {
 		select {
@@ -28,43 +30,54 @@ func (d *daemon) awaitComeback(ctx context.Context) {
 			return
 		case <-time.After(pause):
 		}
-		for i := range d.sources {
-			if s := &d.sources[i]; !s.open() {
-				if err := d.comeBack(ctx, s); err != nil && ctx.Err() == nil {
-					d.log.Debug("a source still cannot be opened", "repo", s.FQRN, "err", err)
-				}
-			}
+		if err := d.comeBack(ctx); err != nil && ctx.Err() == nil {
+			d.log.Debug("what could not be opened still cannot", "err", err)
 		}
 	}
 }
 
-// comeBack opens a source that did not open before. The tree is made of what opened
-// at the start, so that the worker ends when it succeeds: the one that takes over, as
-// after any end, finds the source in the ledger. It returns only with the reason why
-// there is nothing to show.
-func (d *daemon) comeBack(ctx context.Context, s *source) error {
-	if d.ledger == nil {
-		return s.err // nobody would take over
-	}
+// comeBack tries all sources that did not open before. The tree is made of what
+// opened at the start, so that the worker ends when one does now: the one that takes
+// over, as after any end, finds it in the ledger. It returns only when none does, with
+// the reasons; nil: all are open.
+func (d *daemon) comeBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	was, err := d.reopen(ctx, s)
-	if err != nil {
-		return d.explainDenied(err)
+	back := make([]*ledgerSource, len(d.sources)) // nil: nothing new
+	errs := make([]error, len(d.sources))
+	var trials sync.WaitGroup
+	for i := range d.sources {
+		switch s := &d.sources[i]; {
+		case s.open():
+		case d.ledger == nil:
+			errs[i] = s.err // nobody would take over
+		default:
+			trials.Go(func() {
+				was, err := d.reopen(ctx, s)
+				if err != nil {
+					errs[i] = d.explainDenied(err)
+					return
+				}
+				back[i] = &was
+				d.log.Info("a source can be opened now; the next worker shows it", "repo", s.FQRN)
+			})
+		}
+	}
+	trials.Wait()
+	if !slices.ContainsFunc(back, func(b *ledgerSource) bool { return b != nil }) {
+		return errors.Join(errs...)
 	}
 	d.moving.Lock() // or the reason of the failure is noted again
 	defer d.moving.Unlock()
-	was.Back = true
 	if err := d.ledger.write(func(e *ledgerEntry) {
-		for i := range d.sources {
-			if &d.sources[i] == s && i < len(e.Sources) {
-				e.Sources[i] = was
+		for i, b := range back {
+			if b != nil && i < len(e.Sources) {
+				e.Sources[i] = *b
 			}
 		}
 	}); err != nil {
 		return err
 	}
-	d.log.Info("a source can be opened now; the next worker shows it", "repo", s.FQRN)
 	if err := d.disk.Flush(); err != nil {
 		d.log.Warn("the cache's index is behind", "err", err)
 	}
@@ -73,6 +86,7 @@ func (d *daemon) comeBack(ctx context.Context, s *source) error {
 
 // reopen tries to open a source and returns what its next opening goes on from.
 func (d *daemon) reopen(ctx context.Context, s *source) (was ledgerSource, err error) {
+	was.Back = true
 	switch s.Kind {
 	case config.KindMounted:
 		return was, checkMounted(s.Source)
@@ -94,5 +108,6 @@ func (d *daemon) reopen(ctx context.Context, s *source) (was ledgerSource, err e
 	}
 	defer repo.Close()
 	head := repo.Head()
-	return ledgerSource{Head: &head, Shown: []cvmfs.CatalogRef{head.Root}, Moving: true}, nil
+	was.Head, was.Shown, was.Moving = &head, []cvmfs.CatalogRef{head.Root}, true
+	return was, nil
 }

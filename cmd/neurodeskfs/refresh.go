@@ -120,7 +120,6 @@ func (d *daemon) reload(ctx context.Context) (string, error) {
 	for i := range d.sources {
 		s := &d.sources[i]
 		if !s.open() {
-			errs = append(errs, d.comeBack(ctx, s))
 			continue
 		}
 		if err := d.refresh(ctx, s); err != nil {
@@ -137,5 +136,6 @@ func (d *daemon) reload(ctx context.Context) (string, error) {
 		}
 		text += fmt.Sprintf("%s is at revision %d\n", s.FQRN, s.repo.Head().Revision)
 	}
+	errs = append(errs, d.comeBack(ctx)) // last: it may wait for servers that hang
 	return text, errors.Join(errs...)
 }

@@ -100,6 +100,7 @@ func (m *mapMemo) Put(bucket, key string, value []byte) { m.Store(bucket+"\x00"+
 // daemon is what outlives one run.
 type daemon struct {
 	store cache.Store
+	claim func(context.Context, string) (func(), error)
 	memo  *mapMemo
 	log   bytes.Buffer
 }
@@ -114,7 +115,7 @@ func (d *daemon) open(t *testing.T, s *shelf, mirrors ...*shelf) *Bucket {
 		urls = append(urls, m.URL+"/y/@image@?signed=1")
 	}
 	log := slog.New(slog.NewTextHandler(&d.log, nil))
-	b, err := New(Options{Name: "shelf", URLs: urls, Index: []string{s.URL + "/list"}, Net: fetch.Config{BackoffInit: time.Nanosecond, BackoffMax: time.Nanosecond, MaxRedirects: 4, Logger: slog.New(slog.DiscardHandler)}, Store: d.store, Memo: d.memo, Logger: log})
+	b, err := New(Options{Name: "shelf", URLs: urls, Index: []string{s.URL + "/list"}, Net: fetch.Config{BackoffInit: time.Nanosecond, BackoffMax: time.Nanosecond, MaxRedirects: 4, Logger: slog.New(slog.DiscardHandler)}, Store: d.store, Claim: d.claim, Memo: d.memo, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +304,7 @@ func TestJobsFetchABlockOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { disk.Close() })
-		jobs = append(jobs, find(t, (&daemon{store: disk, memo: &mapMemo{}}).open(t, s)))
+		jobs = append(jobs, find(t, (&daemon{store: disk, claim: disk.Claim, memo: &mapMemo{}}).open(t, s)))
 	}
 	s.asked()
 	slow := func(http.ResponseWriter, *http.Request) bool { time.Sleep(20 * time.Millisecond); return false }

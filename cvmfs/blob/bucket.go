@@ -61,12 +61,15 @@ const (
 
 // Options say where the files are. All but Index or Files must be set.
 type Options struct {
-	Name   string       // of the bucket: names its files for good
-	URLs   []string     // of a file, with @image@ in its path in place of the name: one, then its mirrors
-	Index  []string     // URLs of a list of the files' names, which Index returns as it is; the first that answers
-	Files  []string     // instead of Index
-	Net    fetch.Config // how servers are asked; New sets which
-	Store  cache.Store
+	Name  string       // of the bucket: names its files for good
+	URLs  []string     // of a file, with @image@ in its path in place of the name: one, then its mirrors
+	Index []string     // URLs of a list of the files' names, which Index returns as it is; the first that answers
+	Files []string     // instead of Index
+	Net   fetch.Config // how servers are asked; New sets which
+	Store cache.Store
+	// Claim keeps other processes that share the store from fetching a key, until
+	// the function that it returns is called. Nil: there are none.
+	Claim  func(ctx context.Context, key string) (release func(), err error)
 	Memo   Memo
 	Logger *slog.Logger
 }

@@ -112,18 +112,12 @@ func (r *Reader) block(ctx context.Context, i int64) (*cache.Object, error) {
 	return nil, fmt.Errorf("%s: block %d does not stay in the cache: give the cache more room", b.Place(r.file.Name), i)
 }
 
-// claimer is a store that other processes share: Claim keeps them from fetching a
-// key, until the function that it returns is called.
-type claimer interface {
-	Claim(ctx context.Context, key string) (release func(), err error)
-}
-
 // fetch downloads block i into the cache, unless it came there since it was
 // looked for, or while another process fetched it.
 func (r *Reader) fetch(ctx context.Context, i int64) error {
 	key := r.bucket.key(r.file, i)
-	if shared, ok := r.bucket.o.Store.(claimer); ok {
-		release, err := shared.Claim(ctx, key)
+	if claim := r.bucket.o.Claim; claim != nil {
+		release, err := claim(ctx, key)
 		if err != nil {
 			return err
 		}
