@@ -25,21 +25,27 @@ func moduleCommand(t *testing.T) string {
 	return ""
 }
 
-// TestMountEnvironmentModules loads, lists and unloads with the real
-// Environment Modules.
-func TestMountEnvironmentModules(t *testing.T) {
-	command := moduleCommand(t)
-	src := newStratum(t).Golden("neurodesk.golden.test")
-	src.Layout = "neurodesk"
-	m := mount(t, setup{Sources: []source{src}})
-	m.Indexed()
-	home := shortDir(t)
-	typed := func(lines string) result {
+// tclShell types lines into a shell that has Environment Modules, with $M for
+// the mount.
+func tclShell(t *testing.T, m *mounted) func(lines string) result {
+	t.Helper()
+	command, home := moduleCommand(t), shortDir(t)
+	return func(lines string) result {
 		t.Helper()
 		c := exec.Command("bash", "--norc", "-c", `module() { eval "$(tclsh "$MODULECMD" bash "$@")"; }`+"\n"+lines)
 		c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "LANG=C.UTF-8", "MODULECMD=" + command, "MODULES_PAGER=", "MODULES_COLOR=never", "M=" + m.Dir}
 		return run(t, c)
 	}
+}
+
+// TestMountEnvironmentModules loads, lists and unloads with the real
+// Environment Modules.
+func TestMountEnvironmentModules(t *testing.T) {
+	src := newStratum(t).Golden("neurodesk.golden.test")
+	src.Layout = "neurodesk"
+	m := mount(t, setup{Sources: []source{src}})
+	m.Indexed()
+	typed := tclShell(t, m)
 	build := m.Path("apps/niftitools/3.0.1_20240310")
 	r := typed("module use $M/modules-tcl; module load niftitools/3.0.1 && echo $NIFTIDIR && command -v nifti_tool && module unload niftitools && echo \"[$NIFTIDIR]\"")
 	if want := build + "/rootfs/opt/nifti-3.0.1\n" + build + "/bin/nifti_tool\n[]\n"; r.Status != 0 || r.Stdout != want || r.Stderr != "" {

@@ -14,18 +14,24 @@ const lmodInit = "/usr/share/lmod/lmod/init/bash"
 // types lines into a shell that has Lmod.
 func mountWithModules(t *testing.T) (m *mounted, typed func(lines string) result) {
 	t.Helper()
+	src := newStratum(t).Golden("neurodesk.golden.test")
+	src.Layout = "neurodesk"
+	m = mount(t, setup{Sources: []source{src}})
+	m.Indexed()
+	return m, lmodShell(t, m)
+}
+
+// lmodShell types lines into a shell that has Lmod, with $M for the mount.
+func lmodShell(t *testing.T, m *mounted) func(lines string) result {
+	t.Helper()
 	if _, err := os.Stat(lmodInit); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
 		}
 		t.Skip(err)
 	}
-	src := newStratum(t).Golden("neurodesk.golden.test")
-	src.Layout = "neurodesk"
-	m = mount(t, setup{Sources: []source{src}})
-	m.Indexed()
 	home := shortDir(t) // Lmod keeps a cache there
-	return m, func(lines string) result {
+	return func(lines string) result {
 		t.Helper()
 		c := exec.Command("bash", "--norc", "-c", ". "+lmodInit+"\n"+lines)
 		c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "USER=" + os.Getenv("USER"), "LANG=C.UTF-8", "LMOD_PAGER=none", "M=" + m.Dir}

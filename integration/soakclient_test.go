@@ -21,6 +21,11 @@ import (
 // the file that says what to do.
 const soakVariable = "NEURODESKFS_SOAK"
 
+// soakNice is how far readers and finders step back. There are 194 that never
+// rest: as equals they would leave a start, which waits for its turn a hundred
+// times, none for minutes, and nothing would be started or reloaded at all.
+const soakNice = 10
+
 // soakOrders is what a client of the soak does until its stdin ends.
 type soakOrders struct {
 	Dir     string            // the stable part of the tree
@@ -50,6 +55,9 @@ func soakClient(file, role string) int {
 		close(ended)
 	}()
 	work := map[string]func() error{"read": o.reader(), "find": o.find, "launch": o.launch}[role]
+	if role != "launch" {
+		unix.Setpriority(unix.PRIO_PROCESS, 0, soakNice)
+	}
 	for rounds := 0; ; rounds++ {
 		select {
 		case <-ended:

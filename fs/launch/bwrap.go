@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"path"
 	"slices"
 	"strconv"
@@ -257,6 +258,7 @@ const promptName = "Apptainer> "
 
 // imageEnv tells what the image's environment scripts set: asked of the host, which keeps it for each image; else read as text.
 func (p *planner) imageEnv(c choice) ([]Var, error) {
+	reason := errors.New("nothing can run them")
 	if p.host.ImageEnv != nil {
 		probe := &planner{host: p.host, cmd: p.cmd, image: p.image, mount: p.mount}
 		probe.job = Job{Rootfs: p.cmd.Rootfs, Cwd: "/", Home: p.job.Home, Command: p.image.shell()}
@@ -269,13 +271,14 @@ func (p *planner) imageEnv(c choice) ([]Var, error) {
 		if path.IsAbs(p.cmd.Image) && !within(p.cmd.Rootfs, p.host.Launcher) {
 			hash = "" // a directory of the host: its scripts may be edited, which its hash does not tell
 		}
-		if vars, err := p.host.ImageEnv(hash, p.job.Home, probe.exec(c)); err == nil {
+		var vars []Var
+		if vars, reason = p.host.ImageEnv(hash, p.job.Home, probe.exec(c)); reason == nil {
 			return vars, nil
 		}
 	}
 	vars, ok := p.image.textEnv()
 	if !ok {
-		return nil, p.fail("the image's environment scripts could not be run under bwrap; set NEURODESK_RUNTIME=apptainer")
+		return nil, p.fail("the image's environment scripts could not be run under bwrap (%v); set NEURODESK_RUNTIME=apptainer", reason)
 	}
 	return vars, nil
 }

@@ -18,9 +18,9 @@ import (
 var errNotOurs = errors.New("not safe from other users")
 
 const (
-	envPatience = 60 * time.Second // for an image's scripts, which may have to be fetched first
-	maxKept     = 1 << 20          // bytes of one kept file
-	envMagic    = "neurodeskfs environment 1"
+	versionPatience = time.Minute // for a runtime that is asked for its version
+	maxKept         = 1 << 20     // bytes of one kept file
+	envMagic        = "neurodeskfs environment 1"
 )
 
 // keeper is the user's own cache of small facts that are costly to find out: $XDG_CACHE_HOME/neurodeskfs-launcher, apart from
@@ -129,18 +129,17 @@ func plainName(name string) bool {
 	return name != "" && name[0] != '.' && len(name) <= 200
 }
 
-// imageEnv tells the variables that the image's scripts set: kept from an earlier start, else by running probe.
+// imageEnv tells the variables that the image's scripts set: kept from an earlier start, else by running probe. It takes as
+// long as they do, as under apptainer: they may have to be fetched first, on a machine that has no time for them.
 func (k keeper) imageEnv(hash, home string, probe *Exec) ([]Var, error) {
 	if text, err := k.get("env", hash); err == nil {
 		if vars, ok := parseEnv(text, home); ok {
 			return vars, nil
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), envPatience)
-	defer cancel()
-	out, err := probe.output(ctx)
+	out, err := probe.output()
 	if err != nil {
-		return nil, fmt.Errorf("run the image's environment scripts: %w", err)
+		return nil, err
 	}
 	var kept bytes.Buffer
 	kept.WriteString(envMagic + "\x00" + home + "\x00")
@@ -153,7 +152,7 @@ func (k keeper) imageEnv(hash, home string, probe *Exec) ([]Var, error) {
 	kept.WriteString("end")
 	vars, ok := parseEnv(kept.Bytes(), home)
 	if !ok {
-		return nil, errors.New("the image's environment scripts gave nothing usable")
+		return nil, errors.New("they set no PATH, or what is no variable")
 	}
 	_ = k.put("env", hash, kept.Bytes()) // where it cannot be kept, the next start asks again
 	return vars, nil
@@ -195,7 +194,7 @@ func (k keeper) runtimeVersion(file string) string {
 	if k.put("runtime", key, []byte(stamp+"?\n")) != nil {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), envPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), versionPatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, file, "version")
 	out, err := cmd.Output()

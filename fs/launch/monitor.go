@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -277,7 +276,7 @@ func letGo() {
 }
 
 // output runs a plan for bwrap with nothing on stdin and gives what it wrote to stdout. Its stderr is dropped.
-func (e *Exec) output(ctx context.Context) ([]byte, error) {
+func (e *Exec) output() ([]byte, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -294,16 +293,14 @@ func (e *Exec) output(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	defer s.close()
-	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(s.tool, syscall.SIGKILL) })
 	err = s.release()
 	out, readErr := io.ReadAll(io.LimitReader(r, maxKept))
 	status, waitErr := reap(s.tool)
-	stop()
 	if err := errors.Join(err, readErr, waitErr); err != nil {
 		return nil, err
 	}
 	if !status.Exited() || status.ExitStatus() != 0 {
-		return nil, fmt.Errorf("%w: wait status %d", ErrContainer, status)
+		return nil, fmt.Errorf("their shell ended with status %d", exitCode(status))
 	}
 	return out, nil
 }

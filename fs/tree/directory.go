@@ -248,7 +248,7 @@ func (t generation) buildDir(app, build string) directory {
 		case "README.md":
 			return t.besideFile(ctx, m, base, "README.md")
 		case "env":
-			return t.envFile(ctx, m, base)
+			return t.envFile(ctx, m, m.info.ImageID, base, path.Join(t.buildPath(m), "rootfs"))
 		}
 		return volume.Child{}, notExist(base + "/" + name)
 	}
@@ -258,15 +258,23 @@ func (t generation) buildDir(app, build string) directory {
 		},
 		child: child,
 		listed: func(ctx context.Context, name string) (volume.Child, error) {
-			c, err := child(ctx, name)
-			if err == nil || errors.Is(err, iofs.ErrNotExist) || ctx.Err() != nil || name != "README.md" && name != "env" {
-				return c, err
+			if m, err := t.index.find(ctx, app, build); name != "env" || err != nil || !m.silent {
+				c, err := child(ctx, name)
+				if err == nil || errors.Is(err, iofs.ErrNotExist) || ctx.Err() != nil || name != "README.md" && name != "env" {
+					return c, err
+				}
 			}
-			// A text that cannot be read is no reason not to list the others: its name
-			// only, with another node that stands for it.
-			c, err = t.dir(base)
+			// A text that cannot be read is no reason not to list the others, and a
+			// listing opens no image: its name only, with another node that stands for it.
+			c, err := t.dir(base)
 			c.Attr.Mode, c.Valid = unix.S_IFREG, 0
 			return c, err
+		},
+		sign: func(ctx context.Context, name string) (string, error) {
+			if m, err := t.index.find(ctx, app, build); name == "env" && err == nil && m.silent && m.info.Host == "" {
+				return m.info.ImageID, nil // which need not be opened to see that it is another
+			}
+			return signChild(ctx, child, name)
 		},
 		absent: volume.Forever,
 	}

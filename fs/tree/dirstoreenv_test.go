@@ -31,8 +31,11 @@ func TestVariablesOutOfTheImage(t *testing.T) {
 	if got, want := read(t, tree, "apps/tool/1_20240101/env"), "export TOOLDIR='/m/apps/tool/1_20240101/rootfs/opt/t'\n"; got != want {
 		t.Errorf("env: %q, want %q", got, want)
 	}
-	if got, want := read(t, tree, "modules/tool/1.lua"), "setenv(\"TOOLDIR\", \"/m/apps/tool/1_20240101/rootfs/opt/t\")\n"; !strings.Contains(got, want) {
+	if got, want := read(t, tree, "modules/tool/1.lua"), "io.open(\"/m/apps/tool/1_20240101/env\")\n"; !strings.Contains(got, want) {
 		t.Errorf("the module lacks %q: %q", want, got)
+	}
+	if got := strings.Join(list(t, tree, "apps/tool/1_20240101"), " "); !strings.Contains(got, "env") {
+		t.Errorf("ls: %s", got)
 	}
 	if got := read(t, tree, "apps/plain/1_20240101/env"); got != "" {
 		t.Errorf("env of an image without variables: %q", got)

@@ -99,6 +99,7 @@ func TestUnpackedLayout(t *testing.T) {
 		tree.Symlink("reg.example.org/gone:1", "../.flat/cc/ccdigest")
 		tree.Symlink("reg.example.org/outside:1", "/etc")
 		tree.Symlink("reg.example.org/round:1", "round:1")
+		tree.Symlink("reg.example.org:5000/team/ported:1", "../../.flat/aa/aadigest")
 		tree.File(".metadata/reg.example.org/imaging/dcm2niix:latest/manifest.json", []byte("{}"), 0o644)
 	})
 	s.layout, s.path = LayoutUnpacked, "/"
@@ -113,6 +114,9 @@ func TestUnpackedLayout(t *testing.T) {
 	one, two := read(t, tree, "apps/dcm2niix/1.0/rootfs"), read(t, tree, "apps/other.deep.dcm2niix/2.0/rootfs")
 	if one != two || one == read(t, tree, "apps/dcm2niix/latest/rootfs") {
 		t.Errorf("rootfs of the same digest: %s and %s", one, two)
+	}
+	if got := read(t, tree, "apps/ported/1/rootfs"); got != read(t, tree, "apps/dcm2niix/latest/rootfs") {
+		t.Errorf("an image of a registry with a port: %s", got)
 	}
 	mustBeAbsent(t, tree, "apps/gone/1")
 	mustBeAbsent(t, tree, "apps/outside/1")

@@ -98,16 +98,16 @@ func (x *index) filesOf(ctx context.Context, id string, info Info) (f image.File
 
 // deployed are the variables of a silent image that begin with DEPLOY_ENV_, as
 // lines of an env.txt, kept by its content. One that cannot be used has none.
-func (x *index) deployed(ctx context.Context, m *img) ([]byte, error) {
-	info, err := x.await(ctx, m)
-	if err != nil || info.ImageID == "" {
-		return nil, err
+// The image is shown as id.
+func (x *index) deployed(ctx context.Context, id string, info Info) ([]byte, error) {
+	if info.ImageID == "" {
+		return nil, nil
 	}
 	key := info.ImageID + x.images.Trust()
 	if b, ok := x.memo.Get("deployed", key); ok && info.Host == "" { // whose scripts may be others at every look
 		return b, nil
 	}
-	files, err := x.filesOf(ctx, info.ImageID, *info)
+	files, err := x.filesOf(ctx, id, info)
 	var vars map[string]string
 	if err == nil {
 		vars, err = files.Environment(ctx)

@@ -81,20 +81,18 @@ func (t generation) choice(m *img, name string) (volume.Child, error) {
 	return t.commandFile("bin", t.chosen(m, name), m.published)
 }
 
-// envFile is M/apps/NAME/VERSION_DATE/env: what a shell on the host may source
-// to find the image's files.
-func (t generation) envFile(ctx context.Context, m *img, base string) (volume.Child, error) {
-	return t.envText(ctx, m, base, path.Join(t.buildPath(m), "rootfs"))
-}
-
-// envText is the env file in the directory base for an image whose root is seen at rootfs.
-func (t generation) envText(ctx context.Context, m *img, base, rootfs string) (volume.Child, error) {
-	vars, err := t.variables(ctx, m, rootfs)
-	if err != nil {
+// envFile is the env file in the directory base, which a shell on the host may source to find the image's files. The image
+// is shown as id, and its root seen at rootfs. One without an env.txt beside it is asked itself.
+func (t generation) envFile(ctx context.Context, m *img, id, base, rootfs string) (volume.Child, error) {
+	text, err := m.container.text(ctx, "env.txt")
+	if m.silent && notThere(err) {
+		text, err = t.index.deployed(ctx, id, m.info)
+	}
+	if err != nil && !notThere(err) {
 		return volume.Child{}, err
 	}
 	var out bytes.Buffer
-	for _, v := range vars {
+	for _, v := range variables(text, rootfs) {
 		fmt.Fprintf(&out, "export %s='%s'\n", v.name, strings.ReplaceAll(v.value, "'", `'\''`))
 	}
 	return t.file(base+"/env", 0o644, m.published, out.Bytes())
@@ -103,18 +101,9 @@ func (t generation) envText(ctx context.Context, m *img, base, rootfs string) (v
 // variable is one that an image wants to be set on the host.
 type variable struct{ name, value string }
 
-// variables reads env.txt, which has DEPLOY_ENV_NAME=VALUE lines in which
-// BASEPATH stands for the image's root, seen on the host at rootfs. An image of a
-// local folder that has none is asked itself; others are not, for a listing must
-// not open them.
-func (t generation) variables(ctx context.Context, m *img, rootfs string) (vars []variable, err error) {
-	text, err := m.container.text(ctx, "env.txt")
-	if _, local := m.container.(dirContainer); local && m.silent && notThere(err) {
-		text, err = t.index.deployed(ctx, m)
-	}
-	if err != nil && !notThere(err) {
-		return nil, err
-	}
+// variables reads an env.txt, which has DEPLOY_ENV_NAME=VALUE lines in which
+// BASEPATH stands for the image's root, seen on the host at rootfs.
+func variables(text []byte, rootfs string) (vars []variable) {
 	for line := range strings.Lines(string(text)) {
 		name, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), "=")
 		name, deploy := strings.CutPrefix(name, "DEPLOY_ENV_")
@@ -122,7 +111,7 @@ func (t generation) variables(ctx context.Context, m *img, rootfs string) (vars 
 			vars = append(vars, variable{name, strings.ReplaceAll(value, "BASEPATH", rootfs)})
 		}
 	}
-	return vars, nil
+	return vars
 }
 
 // steersHost reports whether a variable would make the host's own shell or

@@ -76,7 +76,7 @@ func (t generation) locked(part []string) directory {
 			case "description":
 				return t.file(base+"/"+name, 0o644, m.published, t.describeLocked(m, part[0], "sh").Format())
 			case "env":
-				return t.envText(ctx, &m.img, base, path.Join(t.o.Mountpoint, base, "rootfs"))
+				return t.envFile(ctx, &m.img, part[0], base, path.Join(t.o.Mountpoint, base, "rootfs"))
 			case "rootfs":
 				return t.o.Images.Root(ctx, part[0], m.info.Spec)
 			}

@@ -46,6 +46,7 @@ type module struct {
 	categories          []string
 	bin                 string
 	variables           []variable
+	env                 string   // the env file that is read when the module is loaded, "": none
 	commands            []string // plausible ones
 	retired             string   // why it cannot be loaded
 }
@@ -154,9 +155,15 @@ func (t generation) moduleFile(ctx context.Context, p string, m *img, f moduleFo
 	if err != nil && !notThere(err) {
 		return c, false, err
 	}
-	vars, err := t.variables(ctx, m, path.Join(t.buildPath(m), "rootfs"))
-	if err != nil {
+	mod := module{app: m.app, version: m.version, image: m.dir, help: head(text(string(readme)), maxHelp), bin: path.Join(t.buildPath(m), "bin")}
+	env, err := m.container.text(ctx, "env.txt")
+	switch {
+	case err == nil:
+		mod.variables = variables(env, path.Join(t.buildPath(m), "rootfs"))
+	case !notThere(err):
 		return c, false, err
+	case m.silent: // to list a module must not open an image
+		mod.env = path.Join(t.buildPath(m), "env")
 	}
 	lists, listErr := t.index.catalogue(ctx, m.source)
 	if listErr != nil {
@@ -166,11 +173,8 @@ func (t generation) moduleFile(ctx context.Context, p string, m *img, f moduleFo
 		lists = &catalogue{}
 		t.log.Warn("a module is shown without its categories", "image", m.dir, "err", listErr)
 	}
-	mod := module{
-		app: m.app, version: m.version, image: m.dir, help: head(text(string(readme)), maxHelp), categories: lists.categories(m),
-		bin: path.Join(t.buildPath(m), "bin"), variables: vars,
-	}
-	if !m.silent { // to list a module must not open an image
+	mod.categories = lists.categories(m)
+	if !m.silent {
 		for _, c := range m.info.Commands {
 			if plausible(c.Name, t.index.never) {
 				mod.commands = append(mod.commands, c.Name)
@@ -230,6 +234,9 @@ func (m module) lua() []byte {
 	for _, v := range m.variables {
 		fmt.Fprintf(&b, "setenv(%s, %s)\n", luaString(v.name), luaString(v.value))
 	}
+	if m.env != "" {
+		fmt.Fprintf(&b, luaReadsEnv, luaString(m.env))
+	}
 	return b.Bytes()
 }
 
@@ -249,8 +256,38 @@ func (m module) tcl() []byte {
 	for _, v := range m.variables {
 		fmt.Fprintf(&b, "setenv %s %s\n", v.name, tclString(v.value))
 	}
+	if m.env != "" {
+		fmt.Fprintf(&b, tclReadsEnv, tclString(m.env))
+	}
 	return b.Bytes()
 }
+
+// luaReadsEnv and tclReadsEnv set what an env file says. Lmod evaluates each module to list what there is
+// (mode "spider"), Environment Modules to describe it: neither opens an image for that.
+const (
+	luaReadsEnv = `local env = (mode() == "load" or mode() == "unload" or mode() == "show") and io.open(%s)
+if env then
+    for line in env:lines() do
+        local name, value = line:match("^export ([%%w_]+)='(.*)'$")
+        if name then
+            setenv(name, (value:gsub("'\\''", "'")))
+        end
+    end
+    env:close()
+end
+`
+	tclReadsEnv = `if {[module-info mode load] || [module-info mode remove] || [module-info mode display]} {
+    if {![catch {open %s} lines]} {
+        while {[gets $lines line] >= 0} {
+            if {[regexp {^export ([A-Za-z0-9_]+)='(.*)'$} $line all name value]} {
+                setenv $name [string map [list {'\''} '] $value]
+            }
+        }
+        close $lines
+    }
+}
+`
+)
 
 // complaint is what loading a retired image's module says.
 func (m module) complaint() string { return m.app + "/" + m.version + " was retired: " + m.retired }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs"
@@ -60,7 +61,7 @@ func (w *unpackedWalk) walk(ctx context.Context, dir cvmfs.Entry, place string, 
 	err := s.repo.ReadDir(ctx, dir.Ref, 0, func(e cvmfs.Entry) bool {
 		name, tag, ok := splitTag(e.Name)
 		switch {
-		case ok && (e.IsSymlink() || e.IsDir()):
+		case ok && (e.IsSymlink() || e.IsDir() && (place != "/" || !isPort(tag))):
 			w.found = append(w.found, &unpackedContainer{store: s, place: path.Join(place, e.Name), repository: path.Join(place, name), tag: tag})
 		case e.IsDir() && !strings.HasPrefix(e.Name, "."):
 			deeper = append(deeper, e)
@@ -79,6 +80,13 @@ func (w *unpackedWalk) walk(ctx context.Context, dir cvmfs.Entry, place string, 
 		}
 	}
 	return nil
+}
+
+// isPort reports whether what follows a colon may be a port: a directory at the
+// repository's root is a registry then, REGISTRY:PORT.
+func isPort(tag string) bool {
+	_, err := strconv.ParseUint(tag, 10, 16)
+	return err == nil
 }
 
 // appNames gives each repository, a path REGISTRY/DIRECTORY/NAME, an app's
