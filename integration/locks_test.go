@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -255,6 +256,63 @@ func TestLaunchLockedImageThatIsGone(t *testing.T) {
 	}
 	s.ask(0, s.one, "lock", "--update", "bundle")
 	s.prints(s.one, "alone", "bundle-3.0")
+}
+
+// TestLaunchLockedLocalImage: the lock of a single-file image in a folder holds for a copy of that file, on another
+// computer or in another folder, and for no other bytes.
+func TestLaunchLockedLocalImage(t *testing.T) {
+	requireTools(t, "apptainer", "bwrap", "mksquashfs", "busybox")
+	make := func(mark string) []byte {
+		tree := shortDir(t)
+		for _, dir := range []string{"bin", "usr/local/bin", "etc", "tmp", "proc", "sys", "dev"} {
+			if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, text := range map[string][]byte{"bin/busybox": busyboxBinary(t), "usr/local/bin/tool": []byte("#!/bin/busybox sh\necho " + mark + "\n")} {
+			if err := os.WriteFile(filepath.Join(tree, name), text, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file := filepath.Join(shortDir(t), "image")
+		if r := run(t, exec.Command("mksquashfs", tree, file, "-all-root", "-no-progress")); r.Status != 0 {
+			t.Fatal(r.Stderr)
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	work, image := shortDir(t), make("locked")
+	site := func(content []byte) *lockSite {
+		folder := shortDir(t)
+		if err := os.WriteFile(filepath.Join(folder, "tool_1_20240101.simg"), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s := &lockSite{t: t, mounted: mount(t, setup{Sources: []source{{Kind: "dir", Path: folder}}})}
+		s.Indexed()
+		return s
+	}
+	first := site(image)
+	if said := first.ask(0, work, "lock", "tool"); !strings.Contains(said, "a copy of this file") {
+		t.Errorf("lock: %s", said)
+	}
+	text, err := os.ReadFile(filepath.Join(work, "neurodesk.lock"))
+	if want := fmt.Sprintf("sha256 = \"%x\"\n", sha256.Sum256(image)); err != nil || !strings.Contains(string(text), want) {
+		t.Errorf("%v; the lock lacks %q: %s", err, want, text)
+	}
+	first.prints(work, first.Path("bin/tool"), "locked")
+	copied := site(image)
+	copied.prints(work, copied.Path("bin/tool"), "locked")
+	if said := copied.ask(0, work, "lock", "--check"); !strings.Contains(said, "the same") {
+		t.Errorf("lock --check of a copy: %s", said)
+	}
+	other := site(make("another"))
+	other.refuses(work, other.Path("bin/tool"), 69, "is not among the images of today")
+	if said := other.ask(1, work, "lock", "--check"); !strings.Contains(said, "rebuilt") {
+		t.Errorf("lock --check of another image: %s", said)
+	}
 }
 
 // TestLaunchThroughABind: a mount that is seen at another place too, through a bind, works from there; where only that

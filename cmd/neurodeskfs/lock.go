@@ -36,7 +36,8 @@ is, into neurodesk.lock: by content hash, and with the revision that has them.
 Names in M/bin then mean these images for whoever works in that directory or
 below it. The file is the one that holds here already, else a new one in the
 current directory. An app in it stays as it is until --update, or until another
-version of it is named. Without an APP, what the file lacks is filled in.
+version of it is named. Without an APP, what the file lacks is filled in. A SIF
+in a folder is read to its end once: by its SHA-256 other computers know it.
 
 --check compares the file with what the mount shows now, lists what differs,
 and then fails. An image that the newest revision lacks still runs as long as a
@@ -102,6 +103,8 @@ func (w *lockWork) run(c *cobra.Command, args []string) error {
 		case a.RootHash != "":
 		case a.Repository != "":
 			note = strings.TrimPrefix(note+"; runs as long as "+a.Repository+" has this very file", "; ")
+		case a.SHA256 != "":
+			note = strings.TrimPrefix(note+"; runs where a folder has a copy of this file", "; ")
 		default:
 			note = strings.TrimPrefix(note+"; a local image: nothing but this machine has it", "; ")
 		}
@@ -178,7 +181,7 @@ func (w *lockWork) put(lock *launch.Lock, name string) error {
 	switch {
 	case i < 0:
 		lock.Apps = append(lock.Apps, entry)
-	case lock.Apps[i].Hash != entry.Hash || lock.Apps[i].Build() != entry.Build():
+	case lock.Apps[i].Hash != entry.Hash || lock.Apps[i].SHA256 != entry.SHA256 || lock.Apps[i].Build() != entry.Build():
 		lock.Apps[i] = entry // the same image keeps the revision that it was locked at
 	}
 	return nil
@@ -204,7 +207,12 @@ func lockEntry(m, name string) (launch.Locked, error) {
 		entry := launch.Locked{Name: cmd.App, Version: cmd.Version, Date: cmd.Date, Image: cmd.Image, Hash: cmd.Hash}
 		repository, image, ok := strings.Cut(cmd.Image, ":")
 		if !ok || filepath.IsAbs(cmd.Image) {
-			return entry, nil
+			h := launch.RealHost("")
+			entry.SHA256, err = h.ContentHash(m, cmd.Hash)
+			if errors.Is(err, os.ErrNotExist) { // a directory: nothing names its content
+				err = nil
+			}
+			return entry, err
 		}
 		s, err := readStatus(m)
 		if err != nil {

@@ -143,9 +143,9 @@ const placeMemo = "host-place"
 // identity names a file of the host whatever its path.
 func (p Spec) identity() string { return fmt.Sprintf("%x.%x.%x.%x", p.Dev, p.Inode, p.Size, p.MTime) }
 
-// RememberPlaces keeps in m where files of the host were seen, for daemons to come.
+// Remember keeps in m where files of the host were seen, and their hashes, for daemons to come.
 // It is to be called before anything is opened.
-func (s *Images) RememberPlaces(m cvmfs.Memo) { s.memo = m }
+func (s *Images) Remember(m cvmfs.Memo) { s.memo = m }
 
 // SeenAt notes where an image of the host lies now. One that was renamed stays the
 // image that it was to all that know it by its first path.

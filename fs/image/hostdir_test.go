@@ -153,7 +153,7 @@ func (m placesMemo) Put(bucket, key string, value []byte)  { m[bucket+key] = val
 func TestHostFileThatWasRenamed(t *testing.T) {
 	dir, memo := t.TempDir(), placesMemo{}
 	images := New(nil, nil, nil)
-	images.RememberPlaces(memo)
+	images.Remember(memo)
 	defer images.Close()
 	first, second := filepath.Join(dir, "tool_1.0.sif"), filepath.Join(dir, "tool_1.1.sif")
 	if err := os.WriteFile(first, []byte("text"), 0o644); err != nil {
@@ -179,7 +179,7 @@ func TestHostFileThatWasRenamed(t *testing.T) {
 	}
 	images.SeenAt(moved)
 	next := New(nil, nil, nil)
-	next.RememberPlaces(memo)
+	next.Remember(memo)
 	defer next.Close()
 	for _, images := range []*Images{images, next} {
 		src, _, _, err := images.hostFile(spec)

@@ -74,13 +74,15 @@ type Images struct {
 
 	hostFiles *lru.Cache[Spec, *hostHandle] // open images of the host
 	places    sync.Map                      // Spec.identity of an image of the host -> its path
-	memo      cvmfs.Memo                    // nil: places are not kept
+	contents  sync.Map                      // Spec.identity of an image of the host -> its SHA-256
+	hashing   chan struct{}                 // holds who makes one
+	memo      cvmfs.Memo                    // nil: neither is kept
 }
 
 // New makes the images of repos. points lists the top-level names that the
 // host's root directory has; see BindPoints.
 func New(repos []*cvmfs.Repository, table volume.Table, points func() []string) *Images {
-	s := &Images{repos: map[string]*cvmfs.Repository{}, raws: map[string]*Raw{}, blobs: map[string]*blob.Bucket{}, table: table, points: points, blocks: squashfs.NewCache(squashfs.Limits{}), hostFiles: newHostFiles()}
+	s := &Images{repos: map[string]*cvmfs.Repository{}, raws: map[string]*Raw{}, blobs: map[string]*blob.Bucket{}, table: table, points: points, blocks: squashfs.NewCache(squashfs.Limits{}), hostFiles: newHostFiles(), hashing: make(chan struct{}, 1)}
 	for _, r := range repos {
 		s.repos[r.FQRN()] = r
 		s.raws[r.FQRN()] = NewRaw(r, table)

@@ -142,12 +142,13 @@ func (t imageTree) sets(name string) bool {
 	return false
 }
 
-// envScripts reads the image's environment scripts up to the first that cannot be read; ok is false if there is one.
+// envScripts reads the image's environment scripts up to the first that cannot be read; ok is false if there is one. An
+// image that apptainer did not make has none.
 func (t imageTree) envScripts() (texts []string, ok bool) {
 	const dir = "/.singularity.d/env"
 	at, _, err := t.resolve(dir)
 	if err != nil {
-		return nil, false
+		return nil, errors.Is(err, fs.ErrNotExist)
 	}
 	entries, err := t.host.ReadDir(path.Join(t.root, at), maxEnvs+1)
 	if err != nil || len(entries) > maxEnvs {

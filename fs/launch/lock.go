@@ -37,6 +37,7 @@ type Locked struct {
 	Date       string `toml:"date,omitempty" json:"date,omitempty"`             // of the build; "" where an image has none
 	Image      string `toml:"image,omitempty" json:"image,omitempty"`           // path in the repository or on the server, or of a local file
 	Hash       string `toml:"hash,omitempty" json:"hash,omitempty"`             // of the image's content, of object storage of URL, ETag and length; "": not locked yet
+	SHA256     string `toml:"sha256,omitempty" json:"sha256,omitempty"`         // of the bytes of a local single-file image, whose Hash means nothing on another computer
 	Repository string `toml:"repository,omitempty" json:"repository,omitempty"` // "" for a local image
 	Revision   uint64 `toml:"revision,omitempty" json:"revision,omitempty"`     // for people
 	RootHash   string `toml:"root_hash,omitempty" json:"root_hash,omitempty"`   // root catalog of that revision
@@ -112,6 +113,8 @@ func (l Locked) validate() error {
 		return fmt.Errorf("image %q is no clean absolute path", clip(l.Image))
 	case !hashLike(l.Hash):
 		return fmt.Errorf("hash %q is none", clip(l.Hash))
+	case l.SHA256 != "" && (len(l.SHA256) != 64 || strings.Trim(l.SHA256, "0123456789abcdef") != ""):
+		return fmt.Errorf("sha256 %q is none", clip(l.SHA256))
 	case !hashLike(l.RootHash):
 		return fmt.Errorf("root_hash %q is none", clip(l.RootHash))
 	case strings.Trim(l.Repository, letters+".-_") != "" || len(l.Repository) > 255:
@@ -152,6 +155,30 @@ var (
 // HASH@ROOT_HASH@REPOSITORY@PATH with % and / of the path written %25 and %2F.
 func (l Locked) Place() string {
 	return strings.Join([]string{l.Hash, l.RootHash, l.Repository, placeEscape.Replace(l.Image)}, "@")
+}
+
+// ContentFile is the name of the file in M/.neurodeskfs/images/HASH that holds Locked.SHA256 of a local single-file
+// image, for which the first look reads all of it; other images have none.
+const ContentFile = "sha256"
+
+// ContentHash is the SHA-256 of the local single-file image that a mount names by hash; errors are those of reading it,
+// and fs.ErrNotExist for other images.
+func (h *Host) ContentHash(mountpoint, hash string) (string, error) {
+	text, err := h.readAll(path.Join(mountpoint, ".neurodeskfs/images", hash, ContentFile), 65)
+	return strings.TrimSuffix(string(text), "\n"), err
+}
+
+// shownAs reports whether the image that a mount shows as hash is the locked one. A local image has another hash on
+// every computer: its bytes tell.
+func (l Locked) shownAs(h *Host, mountpoint, hash string) bool {
+	if l.Hash == hash {
+		return true
+	}
+	if l.SHA256 == "" || !pathPart(hash) {
+		return false
+	}
+	sum, err := h.ContentHash(mountpoint, hash)
+	return err == nil && sum == l.SHA256
 }
 
 // ParsePlace is the inverse of Place: it gives hash, root hash, repository and path. ok is false for a name that Place

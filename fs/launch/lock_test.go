@@ -19,7 +19,7 @@ func lockedBet() Locked {
 func TestLockRoundTrip(t *testing.T) {
 	l := Lock{Apps: []Locked{
 		lockedBet(),
-		{Name: "local", Version: "a b'\"ü\\", Image: "/data/x.sif", Hash: "12"},
+		{Name: "local", Version: "a b'\"ü\\", Image: "/data/x.sif", Hash: "12", SHA256: strings.Repeat("0f", 32)},
 		{Name: "unlocked", Version: "1"},
 		{Name: "flat", Version: "1:2--3", Image: "/all/100%/a:b@c", Hash: "a", Repository: "r", RootHash: "b"},
 	}}
@@ -68,6 +68,7 @@ func TestParseLockRefuses(t *testing.T) {
 		"a relative image":      {line("image", `"containers/x"`), "image"},
 		"an image with dots":    {line("image", `"/containers/../x"`), "image"},
 		"a hash with a slash":   {line("hash", `"ab/cd"`), "hash"},
+		"an odd sha256":         {line("hash", `"ab"`+"\nsha256 = \"0g\""), "sha256"},
 		"an odd root hash":      {line("root_hash", `"ab@cd"`), "root_hash"},
 		"an odd repository":     {line("repository", `"a/b"`), "repository"},
 		"a root hash alone":     {line("hash", `""`), "root_hash has no use"},

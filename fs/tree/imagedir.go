@@ -6,8 +6,10 @@ import (
 	iofs "io/fs"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/neurodesk/neurodeskfs/fs/image"
+	"github.com/neurodesk/neurodeskfs/fs/launch"
 	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
 
@@ -81,6 +83,12 @@ func (t generation) imageDir(id string) directory {
 				return t.o.Images.Root(ctx, id, spec)
 			case name == "image.sif" && spec.Kind == image.KindBlob:
 				return t.o.Images.Whole(id, spec), nil
+			case name == launch.ContentFile: // not among the names: whoever asks has it read to its end
+				sum, err := t.o.Images.ContentHash(ctx, spec)
+				if err != nil {
+					return volume.Child{}, err
+				}
+				return t.file(".neurodeskfs/images/"+id+"/"+name, 0o644, time.Unix(0, spec.MTime), []byte(sum+"\n"))
 			}
 			return volume.Child{}, notExist(name)
 		},

@@ -102,7 +102,7 @@ func New(o Options) (*Tree, error) {
 	if o.Since.IsZero() {
 		t.changed.Store(time.Now().UnixNano())
 	}
-	o.Images.RememberPlaces(o.Memo)
+	o.Images.Remember(o.Memo)
 	var err error
 	if t.frozen, err = openFrozen(o.Frozen); err != nil {
 		stop()
