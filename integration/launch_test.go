@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bufio"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -224,66 +223,6 @@ func (c conformer) killed(runtime string) {
 		p := readProcess(s.tool)
 		return len(p.args) == 0 || p.zombie
 	})
-}
-
-// TestLaunchProvenance: each start leaves one line, which names the runtime that was asked for.
-func TestLaunchProvenance(t *testing.T) {
-	runtimes := runtimesPresent(t)
-	for _, c := range newConformers(t) {
-		c.t = t
-		file := filepath.Join(c.who.home, "provenance.jsonl")
-		for _, runtime := range runtimes {
-			inv := shell("printf 'a\nb'; exit 3").with("NEURODESK_PROVENANCE=" + file)
-			if got := c.observe(inv, runtime); got.stdout != "a\nb" || got.stderr != "" || got.status != 3 {
-				t.Errorf("%s: %+v", runtime, got)
-			}
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
-		if len(lines) != len(runtimes) {
-			t.Fatalf("%d lines: %q", len(lines), text)
-		}
-		for i, line := range lines {
-			var got struct {
-				Runtime, App, Repository, Cwd string
-				Exit                          *int
-			}
-			if err := json.Unmarshal([]byte(line), &got); err != nil {
-				t.Fatal(err)
-			}
-			if got.Runtime != runtimes[i] || got.App != "niftitools" || got.Repository != "neurodesk.golden.test" || got.Cwd != c.work {
-				t.Errorf("%s: %+v", runtimes[i], got)
-			}
-			// Under bwrap the launcher stays, and knows how it ended; the others take its place.
-			if known := got.Exit != nil && *got.Exit == 3; known != (runtimes[i] == "bwrap") || !known && got.Exit != nil {
-				t.Errorf("%s: exit %s", runtimes[i], line)
-			}
-		}
-		c.refusedStart(file)
-	}
-}
-
-// refusedStart: one that did not come to the tool leaves a line too, with our own status.
-func (c conformer) refusedStart(file string) {
-	c.t.Helper()
-	if got := c.observe(invoke("nosuch", "a").with("NEURODESK_PROVENANCE="+file), "apptainer"); got.status != 127 || !strings.Contains(got.stderr, "no such command") {
-		c.t.Errorf("%+v", got)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	var got struct {
-		Command, Runtime, App string
-		Exit                  int
-	}
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &got); err != nil || got.Command != "nosuch" || got.App != "niftitools" || got.Runtime != "" || got.Exit != 127 {
-		c.t.Errorf("%+v, %v", got, err)
-	}
 }
 
 // TestLaunchHotAsksNothing counts what a start asks of the mount once the kernel knows all of it.

@@ -21,10 +21,11 @@ import (
 // the file that says what to do.
 const soakVariable = "NEURODESKFS_SOAK"
 
-// soakNice is how far readers and finders step back. There are 194 that never
-// rest: as equals they would leave a start, which waits for its turn a hundred
-// times, none for minutes, and nothing would be started or reloaded at all.
-const soakNice = 10
+// soakNice is how far readers and finders step back: as far as they can. There
+// are 194 that never rest: as equals they would leave a start, which waits for its
+// turn a hundred times, and the servers, which are in the test's own process, none
+// for minutes, and nothing would be fetched, started or reloaded at all.
+const soakNice = 19
 
 // soakOrders is what a client of the soak does until its stdin ends.
 type soakOrders struct {

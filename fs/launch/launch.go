@@ -121,23 +121,27 @@ func Run(policy Policy, cmd Command, args []string, h Host, stderr io.Writer) er
 			note(&code)
 			End(status)
 		}
-		if errors.Is(err, ErrContainer) {
-			err = &Exit{StatusError, fmt.Sprintf("%s: %v (its message is above); try NEURODESK_RUNTIME=apptainer, or run `neurodeskfs doctor`", clip(cmd.Command), err)}
-			refused(err, e.Runtime, cmd, args, h, stderr)
-			return err
-		}
 	} else {
 		note(nil)
 		err = syscall.Exec(e.Path, e.Argv, e.Env)
 	}
+	err = e.notStarted(clip(cmd.Command), err)
+	refused(err, e.Runtime, cmd, args, h, stderr)
+	return err
+}
+
+// notStarted says what can be done about an error of starting the runtime.
+func (e *Exec) notStarted(command string, err error) error {
 	what := "have " + e.Runtime + " installed anew"
 	switch {
+	case errors.Is(err, ErrContainer):
+		return &Exit{StatusError, fmt.Sprintf("%s: %v (its message is above); try NEURODESK_RUNTIME=apptainer, or run `neurodeskfs doctor`", command, err)}
 	case errors.Is(err, syscall.E2BIG):
 		what = "the arguments and the environment are too long together: give fewer files at once"
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
 		what = "a limit of this session or machine is reached: `ulimit -a` shows yours"
 	}
-	return &Exit{StatusError, fmt.Sprintf("%s: start %s: %v; %s", clip(cmd.Command), e.Path, err, what)}
+	return &Exit{StatusError, fmt.Sprintf("%s: start %s: %v; %s", command, e.Path, err, what)}
 }
 
 // refused records a start that did not come to the tool, where starts are recorded.
