@@ -206,7 +206,8 @@ func (s *Supervisor) Leave() {
 // Left reports whether Run returned for Leave.
 func (s *Supervisor) Left() bool { return s.left }
 
-// SetVersion says on the board which version this supervisor is of.
+// SetVersion says on the board which version this supervisor is of. Safe for
+// concurrent use with Run, which may have returned.
 func (s *Supervisor) SetVersion(version string) { s.board.process.version.store(version) }
 
 // withdrawStandby ends the standby, as only the worker that serves is left to the

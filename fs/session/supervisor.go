@@ -132,9 +132,7 @@ func (s *Supervisor) end() {
 			s.forgetProcess(e.from)
 		}
 	}
-	s.closeFiles()
-	unmapBoard(s.board)
-	s.board = nil
+	s.closeFiles() // the board stays mapped: SetVersion may write on it at any time
 }
 
 // closeFiles closes those that are not the caller's.

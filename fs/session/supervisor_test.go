@@ -290,3 +290,15 @@ func TestFirstWorkerFails(t *testing.T) {
 		t.Errorf("mounted: %t, %v", is, err)
 	}
 }
+
+// TestSetVersionOfAMountThatIsGone: it may go away before its supervisor says that
+// it is ready.
+func TestSetVersionOfAMountThatIsGone(t *testing.T) {
+	m := supervise(t, "plain", nil)
+	m.SetVersion("one")
+	m.unmount(t)
+	m.SetVersion("two")
+	if v := m.worker(t).Version; v != "two" {
+		t.Errorf("the board has %q", v)
+	}
+}

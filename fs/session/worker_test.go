@@ -155,7 +155,7 @@ type supervised struct {
 	dir  string
 	log  *logBuffer
 	mode string // of workers to come
-	// shown is the board, which the supervisor unmaps when it ends.
+	// shown is the board, whichever supervisor there is.
 	shown *board
 	mu    sync.Mutex
 	stop  chan struct{}
