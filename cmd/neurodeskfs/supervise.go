@@ -72,16 +72,6 @@ func (s *supervised) keepServed(tell func(string), begin func() error) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	stop := make(chan struct{})
-	go func() {
-		<-signals
-		s.unmount()
-		for sig := range signals {
-			if sig == syscall.SIGINT {
-				close(stop)
-				return
-			}
-		}
-	}()
 	run := make(chan error, 1)
 	go func() { run <- s.Run(stop) }()
 	asked, err := startUpgrades(s.cacheDir, s.Upgrade, s.Leave, s.log)
@@ -90,7 +80,9 @@ func (s *supervised) keepServed(tell func(string), begin func() error) error {
 	} else {
 		s.log.Warn("no upgrade will be taken", "err", err)
 	}
-	if err := begin(); err != nil {
+	err = begin()
+	go s.heed(signals, stop) // only now: begin makes what unmount takes away
+	if err != nil {
 		s.unmount()
 		<-run
 		tell(fmt.Sprintf("%d %s", exitStatus(err), err))
@@ -102,13 +94,25 @@ func (s *supervised) keepServed(tell func(string), begin func() error) error {
 		s.log.Warn("not said that the mount is ready", "err", err)
 	}
 	for err = <-run; s.Left(); err = <-run {
-		s.log.Error("the supervisor goes on in its own version", "err", s.become(asked.program))
+		s.log.Error("the supervisor goes on in its own version", "err", s.become(asked.program.Load()))
 		go func() { run <- s.Run(stop) }()
 	}
 	_ = s.manager.drop(s.Kept()) // it would be dropped with the unit
 	hideCVMFS(s.cvmfsAt, s.log)
 	s.log.Info("the mount is gone", "mountpoint", s.mountpoint)
 	return err
+}
+
+// heed unmounts at the first signal; at a SIGINT after that it closes stop.
+func (s *supervised) heed(signals <-chan os.Signal, stop chan<- struct{}) {
+	<-signals
+	s.unmount()
+	for sig := range signals {
+		if sig == syscall.SIGINT {
+			close(stop)
+			return
+		}
+	}
 }
 
 // become executes the program in this process, which goes on with the mount. It

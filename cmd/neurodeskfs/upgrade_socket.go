@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,8 +50,8 @@ type upgrades struct {
 	wait     sync.WaitGroup
 	stop     context.CancelFunc
 
-	one     sync.Mutex // held by the one upgrade
-	program *os.File   // what workers run since the last upgrade; nil: there was none
+	one     sync.Mutex              // held by the one upgrade
+	program atomic.Pointer[os.File] // what workers run since the last upgrade; nil: there was none
 }
 
 // startUpgrades listens in the cache directory, whose lock a worker of ours holds.
@@ -95,8 +96,8 @@ func (u *upgrades) close() {
 		_ = os.Remove(u.path)
 	}
 	u.dir.Close()
-	if u.program != nil {
-		u.program.Close()
+	if program := u.program.Load(); program != nil {
+		program.Close()
 	}
 }
 
@@ -139,10 +140,9 @@ func (u *upgrades) attend(ctx context.Context, conn *net.UnixConn) error {
 		program.Close()
 		return err
 	}
-	if u.program != nil {
-		u.program.Close()
+	if old := u.program.Swap(program); old != nil {
+		old.Close()
 	}
-	u.program = program
 	u.log.Info("upgraded", "version", newVersion)
 	return nil
 }
