@@ -46,8 +46,8 @@ func (d *daemon) comeBack(ctx context.Context) error {
 	back := make([]*ledgerSource, len(d.sources)) // nil: nothing new
 	errs := make([]error, len(d.sources))
 	var trials sync.WaitGroup
-	for i := range d.sources {
-		switch s := &d.sources[i]; {
+	for i, s := range d.sources {
+		switch {
 		case s.open():
 		case d.ledger == nil:
 			errs[i] = s.err // nobody would take over

@@ -48,7 +48,7 @@ type daemon struct {
 	fill       *tier.Tier                                    // one of them, that prefetch fills; nil: none
 	expired    bool                                          // whitelists whose date is over are taken
 	claim      func(context.Context, string) (func(), error) // nil when the cache is ours alone
-	sources    []source
+	sources    []*source
 	table      *fs.Table
 	images     *image.Images
 	tree       *tree.Tree
@@ -159,8 +159,8 @@ func (d *daemon) followAll() context.Context {
 		d.following.Go(func() { d.catchUp(following) })
 	}
 	lacking := false
-	for i := range d.sources {
-		if s := &d.sources[i]; s.open() {
+	for _, s := range d.sources {
+		if s.open() {
 			d.following.Go(func() { d.follow(following, s) })
 		} else {
 			lacking = true

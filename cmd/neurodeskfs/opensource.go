@@ -22,34 +22,35 @@ import (
 func (d *daemon) openSources(ctx context.Context, cfg *config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	d.sources = make([]source, len(cfg.Sources))
+	for _, s := range cfg.Sources {
+		d.sources = append(d.sources, &source{Source: s})
+	}
 	if d.resume {
 		return d.resumeSources(ctx, cfg)
 	}
 	var wait sync.WaitGroup
-	for i, s := range cfg.Sources {
+	for _, s := range d.sources {
 		wait.Go(func() {
-			d.sources[i].Source = s
 			switch s.Kind {
 			case config.KindMounted:
-				d.sources[i].err = checkMounted(s)
+				s.err = checkMounted(s.Source)
 				return
 			case config.KindDir:
 				if err := tree.CheckFolder(s.Path, d.public); err != nil {
-					d.sources[i].err = fmt.Errorf("%s: %w", s.FQRN, err)
+					s.err = fmt.Errorf("%s: %w", s.FQRN, err)
 				}
 				return
 			case config.KindHTTP:
-				d.sources[i].bucket, d.sources[i].err = d.openBucket(s)
+				s.bucket, s.err = d.openBucket(s.Source)
 				return
 			}
-			d.sources[i].repo, d.sources[i].err = d.openSource(ctx, s, nil)
+			s.repo, s.err = d.openSource(ctx, s.Source, nil)
 		})
 	}
 	wait.Wait()
 	var errs []error
-	for i := range d.sources {
-		if s := &d.sources[i]; s.err != nil {
+	for _, s := range d.sources {
+		if s.err != nil {
 			s.err = d.explainDenied(s.err)
 			errs = append(errs, s.err)
 			d.log.Error("a source cannot be opened", "repo", s.FQRN, "err", s.err)

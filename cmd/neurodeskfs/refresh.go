@@ -117,8 +117,7 @@ func (d *daemon) announce(changes []volume.Change) error {
 func (d *daemon) reload(ctx context.Context) (string, error) {
 	text := ""
 	var errs []error
-	for i := range d.sources {
-		s := &d.sources[i]
+	for _, s := range d.sources {
 		if !s.open() {
 			continue
 		}

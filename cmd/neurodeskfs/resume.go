@@ -77,8 +77,8 @@ func (d *daemon) resumeSources(ctx context.Context, cfg *config.Config) error {
 	}
 	d.started = entry.Started
 	for i, s := range cfg.Sources {
-		was, now := entry.Sources[i], &d.sources[i]
-		now.Source, now.back = s, was.Back
+		was, now := entry.Sources[i], d.sources[i]
+		now.back = was.Back
 		switch {
 		case was.Error != "":
 			now.err = errors.New(was.Error)
@@ -119,7 +119,7 @@ func (d *daemon) resumeViews() {
 func (d *daemon) noteMove(s *source, head *cvmfs.Head) {
 	d.note(func(e *ledgerEntry) {
 		for i := range d.sources {
-			if &d.sources[i] == s && i < len(e.Sources) {
+			if d.sources[i] == s && i < len(e.Sources) {
 				e.Sources[i].Head, e.Sources[i].Moving = head, true
 			}
 		}
@@ -158,8 +158,7 @@ func (d *daemon) note(change func(*ledgerEntry)) {
 func (d *daemon) catchUp(ctx context.Context) {
 	defer d.moving.Unlock()
 	var errs []error
-	for i := range d.sources {
-		s := &d.sources[i]
+	for _, s := range d.sources {
 		if s.back {
 			change, err := d.tree.Appeared(s.FQRN)
 			errs = append(errs, err, d.announce([]volume.Change{change}))
@@ -177,8 +176,8 @@ func (d *daemon) catchUp(ctx context.Context) {
 		}
 		return
 	}
-	for i := range d.sources {
-		d.sources[i].behind, d.sources[i].back = false, false
+	for _, s := range d.sources {
+		s.behind, s.back = false, false
 	}
 	d.noteShown()
 }

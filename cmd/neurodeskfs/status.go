@@ -145,7 +145,7 @@ func (s *Status) tellProcesses(p session.Processes) {
 	s.Worker.LastPause, s.Worker.LongestPause = p.LastPause.Seconds()*1000, p.LongestPause.Seconds()*1000
 }
 
-func (s source) status(listError error) SourceStatus {
+func (s *source) status(listError error) SourceStatus {
 	out := SourceStatus{FQRN: s.FQRN, Mounted: s.At, Hosts: []HostStatus{}, Proxies: []ProxyStatus{}}
 	switch {
 	case s.err != nil:
