@@ -69,8 +69,9 @@ func newCacheVerify() *cobra.Command {
 		Use:   "verify",
 		Short: "Read every object and remove the damaged ones",
 		Long: `Reads every object and compares it with its sums. Damaged ones are removed and
-named; they are fetched again when they are next read. Exit status 1 if an
-object was damaged or could not be read. A mount goes on working meanwhile.`,
+named; they are fetched again when they are next read, and what the kernel keeps
+of them is dropped. Exit status 1 if an object was damaged or could not be read.
+A mount goes on working meanwhile.`,
 		Example: "  neurodeskfs cache verify\n  neurodeskfs cache verify --cache /scratch/nd-cache",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {

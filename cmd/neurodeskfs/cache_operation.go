@@ -84,29 +84,6 @@ func listCache(ctx context.Context, disk *cache.Disk, _ controlRequest, _ func(s
 	return answerWith("", l)
 }
 
-// CacheReport is what cache verify --json prints.
-type CacheReport struct {
-	Checked    int      `json:"checked"`
-	Objects    int      `json:"objects"`
-	Bytes      int64    `json:"bytes"`
-	Damaged    []string `json:"damaged"`    // removed
-	Unreadable []string `json:"unreadable"` // could not be read, and stay
-}
-
-func verifyCache(ctx context.Context, disk *cache.Disk, _ controlRequest, progress func(step)) (controlAnswer, error) {
-	// With what a power loss left out of the index, the report would miss it.
-	if err := disk.Settle(ctx); err != nil {
-		return controlAnswer{}, err
-	}
-	tell := paced(progress)
-	r, err := disk.Verify(ctx, func(p cache.Progress) { tell(step{Checked: p.Checked, Objects: p.Objects, Bytes: p.Bytes}) })
-	if err != nil {
-		return controlAnswer{}, fmt.Errorf("verify: stopped after %d of %d objects: %w", r.Checked, r.Objects, err)
-	}
-	// A nil list would be null in JSON.
-	return answerWith("", CacheReport{r.Checked, r.Objects, r.Bytes, append([]string{}, r.Damaged...), append([]string{}, r.Unreadable...)})
-}
-
 // paced lets through what is worth a line on a screen: ten a second, and the last.
 func paced(progress func(step)) func(step) {
 	var next time.Time

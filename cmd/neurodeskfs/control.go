@@ -219,7 +219,8 @@ func (d *daemon) do(ctx context.Context, r controlRequest, progress func(step)) 
 	case "cache prune", "cache clear":
 		d.idle() // what nobody reads now is not in use
 	case "cache verify":
-		defer d.idle() // what was found damaged is not read on
+		defer d.traces.Forget() // it may have removed what they name
+		return d.verifyCache(ctx, progress)
 	}
 	if r.Do == "prefetch" {
 		report, err := d.prefetch(ctx, r.Apps, progress)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/neurodesk/neurodeskfs/cache"
@@ -14,7 +16,15 @@ import (
 
 // key names block i of a version in the cache.
 func (b *Bucket) key(f File, i int64) string {
-	return "http-" + b.ID(f) + "-" + strconv.FormatInt(i, 10)
+	return b.keyPrefix(f) + strconv.FormatInt(i, 10)
+}
+
+func (b *Bucket) keyPrefix(f File) string { return "http-" + b.ID(f) + "-" }
+
+// Suspect reports whether one of these keys of the cache is a block of f.
+func (b *Bucket) Suspect(f File, keys []string) bool {
+	prefix := b.keyPrefix(f)
+	return slices.ContainsFunc(keys, func(key string) bool { return strings.HasPrefix(key, prefix) })
 }
 
 // Reader reads one version of a file. Safe for concurrent use.
