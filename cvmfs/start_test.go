@@ -145,3 +145,23 @@ func TestTheCertificateIsRemembered(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+// TestStartSaysWhatTheServerSaid: of a server that is busy for long at the
+// certificate, a start that has no time left says so, and not just that time is over.
+func TestStartSaysWhatTheServerSaid(t *testing.T) {
+	w := newWorld(t, cvmfstest.Options{})
+	w.publish()
+	w.server.Inject(isCertificate, 0, cvmfstest.Status(503), cvmfstest.Header("Retry-After", "3600"))
+	net, err := fetch.New(fetch.Config{Servers: []string{w.server.RepositoryURL(fqrn)}, BackoffMax: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.opts.Net = net
+	ctx, cancel := context.WithTimeout(t.Context(), 1600*time.Millisecond) // it is asked twice within a second, then anew
+	defer cancel()
+	if _, err = cvmfs.Open(ctx, w.opts); err == nil || !strings.Contains(err.Error(), "status 503 Service Unavailable, Retry-After in 1h0m0s") {
+		t.Errorf("it says %v", err)
+	}
+}
+
+func isCertificate(path string) bool { return strings.HasSuffix(path, "X") }

@@ -124,7 +124,7 @@ func (d *daemon) openSource(ctx context.Context, s config.Source, head *cvmfs.He
 		Resume: head, ExternalURL: s.ExternalURL, Logger: d.log, Serial: os.Getenv(serialVariable) != "",
 	})
 	if err != nil && ctx.Err() != nil {
-		return nil, fmt.Errorf("%s: no server answered within %s: %w", s.FQRN, openTimeout, err)
+		return nil, fmt.Errorf("%s: no server gave what is needed within %s: %w", s.FQRN, openTimeout, err)
 	}
 	return repo, err
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // classify turns whatever ended an attempt into a failure.
@@ -57,6 +58,9 @@ func (t *try) refuse(resp *http.Response) *failure {
 		return nil
 	}
 	f := &failure{reason: status(code), reached: true}
+	if after := retryAfter(resp.Header); after > 0 {
+		f.reason += fmt.Sprintf(", Retry-After in %s", after.Round(time.Second))
+	}
 	byProxy := !t.proxy.direct()
 	switch {
 	case code >= 500:

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type try struct {
 	retries   int
 	body      *body
 	failure   *failure // of the last attempt
+	before    *failure // of the one before it, while the last is under way
 	accepted  bool
 }
 
@@ -188,10 +190,11 @@ func (t *try) receive(ctx context.Context, resp *http.Response) error {
 // answer is received, and with the outcome after.
 func (t *try) again(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if err == nil {
-		t.failure = nil
+		t.before, t.failure = t.failure, nil
 		return false, nil
 	}
 	if ctx.Err() != nil || t.c.ctx.Err() != nil {
+		t.failure = cmp.Or(t.failure, t.before)
 		return false, err // nobody's fault; the failure before it stays
 	}
 	f := t.classify(err)
