@@ -15,8 +15,12 @@ import (
 	"github.com/neurodesk/neurodeskfs/cvmfs/trust"
 )
 
-// maxEvidence bounds manifest and whitelist, bytes.
-const maxEvidence = 256 << 10
+// Bounds on manifest and whitelist, and on the certificate, bytes. It is fetched
+// while the manifest is, and must find room beside it where there is little.
+const (
+	maxEvidence    = 256 << 10
+	maxCertificate = 128 << 10
+)
 
 // Head is the revision that a repository shows.
 type Head struct {
@@ -80,7 +84,7 @@ func (r *Repository) pin(ctx context.Context, head *Head) (*Head, error) {
 	if head.History.IsZero() {
 		return nil, fmt.Errorf("%s keeps no tags", r.opts.FQRN)
 	}
-	b, err := r.metadata(ctx, head.History, hash.History)
+	b, err := r.metadata(ctx, head.History, hash.History, maxMetadata)
 	if err != nil {
 		return nil, err
 	}
@@ -124,9 +128,9 @@ func (r *Repository) pinnedTag(ctx context.Context, history *catalog.History) (t
 	return t, fmt.Errorf("%s has no tag for revision %d: only tagged revisions can be pinned", r.opts.FQRN, r.opts.Revision)
 }
 
-// metadata returns a small object that is always compressed.
-func (r *Repository) metadata(ctx context.Context, h hash.Hash, kind hash.Suffix) ([]byte, error) {
-	o, err := r.objects.get(ctx, object{hash: h, suffix: kind, size: -1, limit: maxMetadata})
+// metadata returns a small object, of at most limit bytes, that is always compressed.
+func (r *Repository) metadata(ctx context.Context, h hash.Hash, kind hash.Suffix, limit int64) ([]byte, error) {
+	o, err := r.objects.get(ctx, object{hash: h, suffix: kind, size: -1, limit: limit})
 	if err != nil {
 		return nil, err
 	}
@@ -356,7 +360,7 @@ func (r *Repository) verify(ctx context.Context, m *trust.Manifest, e *evidence)
 		return nil, err
 	}
 	if e.Certificate == nil {
-		e.Certificate, err = r.metadata(ctx, m.Certificate, hash.Certificate)
+		e.Certificate, err = r.metadata(ctx, m.Certificate, hash.Certificate, maxCertificate)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)

@@ -27,7 +27,7 @@ func (r *Repository) MetaInfo(ctx context.Context) ([]byte, error) {
 	if h.IsZero() {
 		return nil, fmt.Errorf("%s: %w", r.opts.FQRN, ErrNoMetaInfo)
 	}
-	b, err := r.metadata(ctx, h, hash.MetaInfo)
+	b, err := r.metadata(ctx, h, hash.MetaInfo, maxMetadata)
 	if err == nil && len(b) > maxMetaInfo {
 		err = fmt.Errorf("%s: its description has %d bytes, at most %d are read", r.opts.FQRN, len(b), maxMetaInfo)
 	}

@@ -165,3 +165,23 @@ func TestStartSaysWhatTheServerSaid(t *testing.T) {
 }
 
 func isCertificate(path string) bool { return strings.HasSuffix(path, "X") }
+
+// TestStartWithOneDownloadAtATime: the manifest is being fetched while its
+// certificate is, which therefore must find room beside it.
+func TestStartWithOneDownloadAtATime(t *testing.T) {
+	w := newWorld(t, cvmfstest.Options{})
+	w.publish()
+	net, err := fetch.New(fetch.Config{Servers: []string{w.server.RepositoryURL(fqrn)}, MaxInFlight: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.opts.Net = net
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := cvmfs.Open(ctx, w.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w.shows(r, 1)
+}
