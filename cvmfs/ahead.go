@@ -9,7 +9,8 @@ import (
 
 // Look-ahead: who reads a chunked file from front to back gets the next chunks
 // before asking. It begins when half a chunk was read in one go, with one chunk,
-// and doubles with each chunk that is entered.
+// and doubles with each chunk that is entered, whether that is here or has to be
+// waited for: the processors that would inflate the ones behind it are idle then.
 const (
 	maxWindow      = 8        // chunks ahead
 	maxWindowBytes = 64 << 20 // and bytes

@@ -67,6 +67,42 @@ func TestReadingOnFetchesAhead(t *testing.T) {
 	}
 }
 
+// TestAheadOfAReaderWhoWaits: the chunks after one that has not come yet are asked
+// for as soon as that one is read, so that it and they come together.
+func TestAheadOfAReaderWhoWaits(t *testing.T) {
+	const piece, pieces = 64 << 10, 8
+	w := newWorld(t, cvmfstest.Options{ChunkSize: piece})
+	tree := cvmfstest.NewTree()
+	content := bytesOf(piece * pieces)
+	for i := range content {
+		content[i] += byte(i / piece)
+	}
+	tree.File("big", content, 0o644)
+	chunks := w.fill(tree).Objects("big")
+	r := w.mustOpen(1)
+	big := at(t, r, "big")
+	release := make(chan struct{})
+	w.server.Inject(cvmfstest.Path(chunks[1]), 0, cvmfstest.Hang(release))
+	readAll(t, r, big.Ref, piece, 8<<10)
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		p := make([]byte, 8<<10)
+		if _, err := r.ReadAt(t.Context(), big.Ref, p, piece); err != nil || !bytes.Equal(p, content[piece:piece+8<<10]) {
+			t.Errorf("the chunk that was waited for: %v", err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err := w.server.Wait(ctx, func(cvmfstest.Stats) bool {
+		return w.server.Count(cvmfstest.Path(chunks[2])) > 0 && w.server.Count(cvmfstest.Path(chunks[3])) > 0
+	})
+	if err != nil {
+		t.Errorf("while chunk 1 hangs, chunks 2 and 3 are not asked for: %v", err)
+	}
+	close(release)
+	reader.Wait()
+}
+
 // TestJumpsFetchNothingMore reads here and there: nothing is asked for that is not read.
 func TestJumpsFetchNothingMore(t *testing.T) {
 	const piece, pieces = 64 << 10, 16

@@ -133,14 +133,14 @@ func (r *Repository) readChunk(ctx context.Context, f *file, i int, p []byte, of
 	if f.chunks[i].Hash.IsZero() {
 		return 0, fmt.Errorf("cvmfs: %q: %w: no content hash", f.row.Name, catalog.ErrCorrupt)
 	}
+	inner := off - f.chunks[i].Offset
+	p = p[:min(int64(len(p)), f.chunks[i].Size-inner)]
+	r.lookAhead(ctx, f, i, off, int64(len(p)))
 	h, err := r.objects.get(ctx, f.object(i))
 	if err != nil {
 		return 0, fmt.Errorf("%w (file %q)", err, f.row.Name)
 	}
 	defer h.release()
-	inner := off - f.chunks[i].Offset
-	p = p[:min(int64(len(p)), f.chunks[i].Size-inner)]
-	r.lookAhead(ctx, f, i, off, int64(len(p)))
 	return h.ReadAt(p, inner)
 }
 
