@@ -3,7 +3,8 @@ package image
 import (
 	"context"
 	"errors"
-	"strings"
+	"maps"
+	"slices"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs"
 	"github.com/neurodesk/neurodeskfs/fs/volume"
@@ -104,53 +105,37 @@ func (r *Raw) compare(ctx context.Context, before []cvmfs.CatalogRef, after cvmf
 	if err != nil || x.Hash == y.Hash {
 		return nil, attrs || err != nil, err
 	}
-	names, err = r.differing(ctx, a, b, path)
+	names, err = r.differing(ctx, a, b)
 	return names, attrs || len(names) > 0 || err != nil, err
 }
 
-// differing lists both directories and names what is not the same node in both.
-func (r *Raw) differing(ctx context.Context, a, b cvmfs.Entry, path string) ([]string, error) {
-	before, err := r.listing(ctx, a, path)
-	if err != nil {
+// differing names what is not the same node in both directories: a directory's number is its path's, and the very same
+// file keeps its own. What cannot be compared counts as another one.
+func (r *Raw) differing(ctx context.Context, a, b cvmfs.Entry) (names []string, err error) {
+	before := map[string]cvmfs.Entry{}
+	if err := r.list(ctx, a, func(e cvmfs.Entry) { before[e.Name] = e }); err != nil {
 		return nil, err
 	}
-	after, err := r.listing(ctx, b, path)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for name, node := range before {
-		if after[name] != node {
-			names = append(names, name)
+	var errs []error
+	err = r.list(ctx, b, func(e cvmfs.Entry) {
+		old, ok := before[e.Name]
+		same := ok && old.IsDir() && e.IsDir()
+		if ok && !old.IsDir() && !e.IsDir() {
+			same, err = r.view.repo.SameFile(ctx, old, e)
+			errs = append(errs, err)
 		}
-	}
-	for name := range after {
-		if _, ok := before[name]; !ok {
-			names = append(names, name)
+		if !same {
+			names = append(names, e.Name)
 		}
-	}
-	return names, nil
+		delete(before, e.Name)
+	})
+	return slices.AppendSeq(names, maps.Keys(before)), errors.Join(append(errs, err)...)
 }
 
-// listing maps the names in a directory to what identifies their nodes.
-func (r *Raw) listing(ctx context.Context, dir cvmfs.Entry, path string) (map[string]nodeKey, error) {
-	m := map[string]nodeKey{}
-	err := r.view.readDir(ctx, dir.Ref, 0, func(ctx context.Context, e cvmfs.Entry) (volume.Child, error) {
-		if e.IsDir() {
-			m[e.Name] = nodeKey{dir: true} // its number is its path's
-			return volume.Child{}, nil
-		}
-		c, err := r.view.child(ctx, r.first(ctx, e, path))
-		if err == nil {
-			m[e.Name] = nodeKey{volume: strings.Clone(c.Volume.Key()), entry: c.Entry}
-		}
-		return c, err
+// list calls fn for each entry of a directory, which may look at the catalog.
+func (r *Raw) list(ctx context.Context, dir cvmfs.Entry, fn func(cvmfs.Entry)) error {
+	return r.view.readDir(ctx, dir.Ref, 0, func(_ context.Context, e cvmfs.Entry) (volume.Child, error) {
+		fn(e)
+		return volume.Child{}, nil
 	}, func(volume.Child) bool { return true })
-	return m, err
-}
-
-type nodeKey struct {
-	dir    bool
-	volume string
-	entry  uint64
 }

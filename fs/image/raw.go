@@ -20,21 +20,24 @@ import (
 // rawPrefix begins the key of a raw volume and its records in the table.
 const rawPrefix = "raw\x00"
 
-// maxResolved is how many directories' rows a raw volume remembers.
-const maxResolved = 4096
+// What a raw volume remembers: directories' rows, and files' beginnings.
+const (
+	maxResolved = 4096
+	maxBegun    = 8192
+)
 
 // Raw is a repository as the reference client shows it. Its directories are
 // numbered by their path, so that they stay what they are when the revision
 // moves: whoever stands in one, or has mounted on it, is not moved. All else
 // is numbered by catalog and row and keeps the content it was found with.
 //
-// A file that a new revision did not change keeps its number too: of the
-// revisions that were shown, the first that has the very same file gives it.
+// A file that a new revision did not change keeps its number too, see first.
 type Raw struct {
 	view     *view
 	table    volume.Table
 	resolved *lru.Cache[place, cvmfs.Entry]
 	recalled *lru.Cache[place, struct{}]        // directories that recall has dealt with, by the newest root
+	begun    *lru.Cache[place, cvmfs.Entry]     // what first found, by the newest root and the file's path
 	shown    atomic.Pointer[[]cvmfs.CatalogRef] // root catalogs, oldest first; the last is the one shown
 }
 
@@ -50,17 +53,20 @@ type place struct {
 
 // NewRaw makes the raw view of repo.
 func NewRaw(repo *cvmfs.Repository, table volume.Table) *Raw {
-	resolved, err := lru.New[place, cvmfs.Entry](maxResolved)
+	r := &Raw{
+		view: &view{repo: repo}, table: table,
+		resolved: remembered[cvmfs.Entry](maxResolved), recalled: remembered[struct{}](maxResolved), begun: remembered[cvmfs.Entry](maxBegun),
+	}
+	r.shown.Store(&[]cvmfs.CatalogRef{repo.Head().Root})
+	return r
+}
+
+func remembered[T any](places int) *lru.Cache[place, T] {
+	c, err := lru.New[place, T](places)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	recalled, err := lru.New[place, struct{}](maxResolved)
-	if err != nil {
-		panic(err)
-	}
-	r := &Raw{view: &view{repo: repo}, table: table, resolved: resolved, recalled: recalled}
-	r.shown.Store(&[]cvmfs.CatalogRef{repo.Head().Root})
-	return r
+	return c
 }
 
 // root is the root catalog that is shown.
@@ -112,30 +118,60 @@ func (r *Raw) child(ctx context.Context, e cvmfs.Entry, path string) (volume.Chi
 	return r.view.child(ctx, r.first(ctx, e, path))
 }
 
-// first returns the entry of the first revision shown that has the very file e
-// at the same place. What cannot be looked up any more does not count.
+// first returns the entry that gives e, found in the directory at path, its node: that of the oldest revision, if it has
+// the very same file at the same place, else of the first of those in a row, up to the one that is shown, that have it. What
+// cannot be looked up any more does not count.
 func (r *Raw) first(ctx context.Context, e cvmfs.Entry, path string) cvmfs.Entry {
 	shown := *r.shown.Load()
-	for i, root := range shown[:len(shown)-1] {
-		if i == 1 { // not the oldest's: it may be any of the others'
+	newest := len(shown) - 1
+	if newest == 0 {
+		return e
+	}
+	if old, same, err := r.same(ctx, shown[0], e, path); err == nil && same {
+		return old
+	}
+	start, sure := e, true
+	for i := newest - 1; i > 0; i-- {
+		if known, ok := r.begun.Get(place{shown[i+1], path + "/" + e.Name}); ok {
+			start = known
+			break
+		}
+		if i == newest-2 { // it is not new: it may be as old as any
 			r.recall(ctx, shown, path)
 		}
-		dir, err := r.resolve(ctx, root, path)
-		if err != nil || !dir.IsDir() {
-			continue
-		}
-		old, err := r.view.repo.Lookup(ctx, dir.Ref, e.Name)
+		old, same, err := r.same(ctx, shown[i], e, path)
 		if err != nil {
+			sure = false
 			continue
 		}
-		if old.Ref.Hash == e.Ref.Hash {
-			return old // the catalog is the same, and so are those that follow
+		if !same {
+			break
 		}
-		if same, err := r.view.repo.SameFile(ctx, old, e); err == nil && same {
-			return old
-		}
+		start = old
 	}
-	return e
+	if sure {
+		r.begun.Add(place{shown[newest], path + "/" + e.Name}, start)
+	}
+	return start
+}
+
+// same finds what the revision root has in the place of e, in the directory at path, and reports whether it is the very
+// same file.
+func (r *Raw) same(ctx context.Context, root cvmfs.CatalogRef, e cvmfs.Entry, path string) (old cvmfs.Entry, same bool, err error) {
+	dir, err := r.resolve(ctx, root, path)
+	if err == nil && dir.IsDir() {
+		old, err = r.view.repo.Lookup(ctx, dir.Ref, e.Name)
+	}
+	switch {
+	case errors.Is(err, iofs.ErrNotExist):
+		return old, false, nil
+	case err != nil || !dir.IsDir():
+		return old, false, err
+	case old.Ref.Hash == e.Ref.Hash:
+		return old, true, nil // the catalog is the same
+	}
+	same, err = r.view.repo.SameFile(ctx, old, e)
+	return old, same, err
 }
 
 // recall opens the catalogs that list path in all revisions that were shown, all at
