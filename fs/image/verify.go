@@ -73,14 +73,18 @@ func LoadKeyring(file string) (Keyring, error) {
 // as several armored blocks are all read.
 func ParseKeyring(b []byte) (k Keyring, err error) {
 	const header = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
-	if at := bytes.Index(b, []byte(header)); at < 0 {
-		k.keys, err = openpgp.ReadKeyRing(bytes.NewReader(b))
-	} else {
+	err = sheltered(func() (err error) {
+		at := bytes.Index(b, []byte(header))
+		if at < 0 {
+			k.keys, err = openpgp.ReadKeyRing(bytes.NewReader(b))
+			return err
+		}
 		for _, block := range strings.Split(string(b[at:]), header)[1:] {
 			keys, blockErr := openpgp.ReadArmoredKeyRing(strings.NewReader(header + block))
 			k.keys, err = append(k.keys, keys...), errors.Join(err, blockErr)
 		}
-	}
+		return err
+	})
 	if err == nil && len(k.keys) == 0 {
 		err = errors.New("there is no key in it")
 	}
@@ -88,6 +92,17 @@ func ParseKeyring(b []byte) (k Keyring, err error) {
 		return Keyring{}, fmt.Errorf("%w: export the public keys with: gpg --export --armor KEY", err)
 	}
 	return k, nil
+}
+
+// sheltered makes an error of a panic: the PGP library has some for packets that
+// anybody could have written (subpackets without content, in its version 1.4.1).
+func sheltered(fn func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("a PGP packet in it cannot be read: %v", v)
+		}
+	}()
+	return fn()
 }
 
 // VerifySIF checks the PGP signatures of the SIF in src, a file of size bytes,
@@ -141,7 +156,7 @@ func verifyGroup(ctx context.Context, f *sif.FileImage, system sif.Descriptor, k
 			return false
 		}))
 	if err == nil {
-		err = v.Verify()
+		err = sheltered(v.Verify)
 	}
 	switch {
 	case errors.Is(err, &integrity.SignatureNotFoundError{}):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -245,6 +246,31 @@ func TestKeyrings(t *testing.T) {
 		if err != nil && !strings.Contains(err.Error(), "gpg --export") {
 			t.Errorf("%s: %v does not say what to do", name, err)
 		}
+	}
+}
+
+// TestVerifySIFOfAHostileSignature: a packet with which the PGP library panics condemns its image, and nothing else.
+func TestVerifySIFOfAHostileSignature(t *testing.T) {
+	key := newKey(t, "ann")
+	signed := sign(t, makeSIF(t, sif.FsSquash, "hsqs"), key)
+	begin := bytes.Index(signed, []byte("-----BEGIN PGP SIGNATURE-----"))
+	block, err := armor.Decode(bytes.NewReader(signed[begin:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(block.Body)
+	at := bytes.Index(body, []byte{5, 0x82}) // a subpacket of five bytes: when it was signed
+	if err != nil || at < 0 {
+		t.Fatalf("%x, %v", body, err)
+	}
+	copy(body[at:], []byte{1, 4, 3, 100}) // one without content, and one that is private
+	hostile := bytes.Clone(signed)
+	payload := begin + bytes.Index(hostile[begin:], []byte("\n\n")) + 2
+	for i, c := range []byte(base64.StdEncoding.EncodeToString(body)) {
+		hostile[payload+i+i/64] = c // in lines
+	}
+	if _, err := VerifySIF(t.Context(), memory(hostile), int64(len(hostile)), keyringOf(t, key)); !errors.Is(err, ErrAltered) || !strings.Contains(err.Error(), "cannot be read") {
+		t.Errorf("%v", err)
 	}
 }
 
