@@ -5,6 +5,7 @@ SBINDIR  ?= $(PREFIX)/sbin
 UNITDIR  ?=
 FUZZTIME ?= 30s
 CASE     ?=
+RUN      ?=
 MINUTES  ?= 1
 VERSION  ?= $(or $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null),unknown)
 
@@ -15,7 +16,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 LAUNCHER := cmd/neurodeskfs/embedded/launcher
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test fuzz soak lint bench install clean
+.PHONY: help deps build demo test race fuzz soak lint bench install clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -33,6 +34,9 @@ demo: deps build ## a real tool in a real image, run by its plain name from a mo
 
 test: deps build ## all tests, as root and as an ordinary user; CI=true lets none be left out
 	@packaging/test.sh
+
+race: deps build ## the integration tests with a program that the race detector watches; RUN=REGEXP picks
+	@RACE=1 RUN='$(RUN)' packaging/test.sh
 
 fuzz: build ## each fuzz target for FUZZTIME (30s)
 	@packaging/fuzz.sh $(FUZZTIME)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -141,6 +142,7 @@ func shortDir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		noRaces(t, dir)
 		if err := os.RemoveAll(dir); err != nil {
 			t.Errorf("left behind: %v", err)
 		}
@@ -186,6 +188,9 @@ func runCommand(c *exec.Cmd) (result, error) {
 	}
 	if ctx.Err() != nil {
 		return result{}, fmt.Errorf("%q did not end within %s; stderr: %s", c.Args, commandPatience, diag.String())
+	}
+	if strings.Contains(diag.String(), raceReport) {
+		return result{}, fmt.Errorf("%q has a race: %s", c.Args, diag.String())
 	}
 	r := result{Stdout: out.String(), Stderr: diag.String(), Status: c.ProcessState.ExitCode(), Took: time.Since(started)}
 	if ws := c.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
@@ -271,8 +276,10 @@ func (m *mounted) cleanUp() {
 	if !poll(10*time.Second, func() bool { return len(daemonsOf(m.Dir)) == 0 }) {
 		for _, pid := range daemonsOf(m.Dir) {
 			m.t.Errorf("daemon %d has not ended", pid)
-			syscall.Kill(pid, syscall.SIGKILL)
+			syscall.Kill(pid, syscall.SIGQUIT) // its log, below, then says what it waits for
+			poll(5*time.Second, func() bool { return !slices.Contains(daemonsOf(m.Dir), pid) })
 		}
+		m.killAll()
 	}
 	if on, err := session.IsMounted(m.Dir); err != nil || on {
 		m.t.Errorf("still mounted: %v, %v", on, err)

@@ -1,8 +1,12 @@
 package integration
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
+	"testing"
 
 	"github.com/neurodesk/neurodeskfs/fs/session"
 )
@@ -36,5 +40,23 @@ func (m *mounted) gone() {
 	eventually(m.t, "the daemon ends", func() bool { return len(daemonsOf(m.Dir)) == 0 })
 	if on, err := session.IsMounted(m.Dir); on || err != nil {
 		m.t.Errorf("still mounted: %v, %v", on, err)
+	}
+}
+
+// raceReport begins what a program that was built with -race (make race) says of a
+// race, on its stderr. A daemon's is its log: nowhere else may its worker write.
+const raceReport = "WARNING: DATA RACE"
+
+// noRaces fails a test if the log of a daemon whose cache is dir, or lies in it,
+// tells of a race.
+func noRaces(t testing.TB, dir string) {
+	t.Helper()
+	for _, place := range []string{".", "*"} {
+		logs, _ := filepath.Glob(filepath.Join(dir, place, "*log"))
+		for _, name := range logs {
+			if b, _ := os.ReadFile(name); bytes.Contains(b, []byte(raceReport)) {
+				t.Errorf("a daemon has a race:\n%s", b)
+			}
+		}
 	}
 }

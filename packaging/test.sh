@@ -7,6 +7,8 @@
 # FULL=1               more of the images that mksquashfs can make
 # STRICT=1             what fails once has failed
 # FUZZTIME=TIME        run the fuzz targets for that time, out of CI too
+# RACE=1               (make race) the integration tests alone, with a program that the race detector watches, but for
+#                      out_of_watch below; RUN=REGEXP picks
 # NEURODESKFS_GOLDEN   the golden data, default ../shared/golden
 #
 # The tests get: NEURODESKFS_BIN, the built binary; NEURODESKFS_GOLDEN; TMPDIR, a folder that is removed afterwards.
@@ -120,16 +122,17 @@ slowest() {
         awk 'NR <= 5 && $1 >= 5 { printf "test: %7.1f s %s\n", $1, $2 }' # reads to the end: a SIGPIPE would end the run
 }
 
-# unit: the race detector watches our code and what it calls, but for SQLite and the decompressors: they share nothing
+# unwatched: the race detector watches our code and what it calls, but for SQLite and the decompressors: they share nothing
 # between goroutines, and being watched makes them twenty times slower.
+unwatched=()
+for library in modernc.org github.com/klauspost/compress github.com/ulikunitz/xz github.com/pierrec/lz4 compress; do
+    unwatched+=("-gcflags=$library/...=-race=false")
+done
+
 unit() {
-    local -a packages unwatched=()
-    local library
+    local -a packages
     mapfile -t packages < <(go list ./... | grep -vE '/integration(/|$)')
     if command -v "$(go env CC)" >/dev/null; then
-        for library in modernc.org github.com/klauspost/compress github.com/ulikunitz/xz github.com/pierrec/lz4 compress; do
-            unwatched+=("-gcflags=$library/...=-race=false")
-        done
         CGO_ENABLED=1 go test -v -race "${unwatched[@]}" -shuffle=on -timeout 20m "$@" "${packages[@]}"
     else
         say "no C compiler: without the race detector"
@@ -137,8 +140,16 @@ unit() {
     fi
 }
 
+# out_of_watch: tests of how much memory something takes, or of what is done within a time.
+out_of_watch='^(TestMountMemoryIsFlat|TestLaunchCold|TestSoak)$'
+
+# watched builds the program with the race detector, which says what it finds on stderr: there the tests look for it.
+watched() {
+    CGO_ENABLED=1 go build -race "${unwatched[@]}" -trimpath -o "$work/watched" ./cmd/neurodeskfs
+}
+
 integration() {
-    NEURODESKFS_BIN=$PWD/bin/neurodeskfs XDG_CACHE_HOME=$work/tmp/cache \
+    NEURODESKFS_BIN=${program:-$PWD/bin/neurodeskfs} XDG_CACHE_HOME=$work/tmp/cache \
         go test -v -count=1 -p 1 -timeout 25m "$@" ./integration/... # one after another: a container of one holds mounts of another
 }
 
@@ -175,6 +186,10 @@ integration_as_user() {
 }
 
 run_all() {
+    if [ "${RACE:-}" = 1 ]; then
+        run_watched
+        return
+    fi
     stage vet go vet ./...
     stage unit unit
     if [ ! -d integration ]; then
@@ -189,6 +204,17 @@ run_all() {
     if [ "${CI:-}" = true ] || [ -n "${FUZZTIME:-}" ]; then
         stage fuzz packaging/fuzz.sh "${FUZZTIME:-3s}"
     fi
+}
+
+# run_watched: the tests of root, or of an ordinary user.
+run_watched() {
+    local tests=${RUN:-.}
+    [ "$(id -u)" = 0 ] || tests=${RUN:-$user_tests}
+    export GORACE='history_size=3 atexit_sleep_ms=0' # or each command would end a second late
+    program=$work/watched
+    stage 'build with the race detector' watched
+    say "left out: $out_of_watch"
+    stage 'integration, watched' integration -timeout 90m -skip "$out_of_watch" -run "$tests"
 }
 
 # verdict: the last lines; the very last names what was not run.
