@@ -166,7 +166,11 @@ func Parse(text []byte) (*Config, error) {
 	if err != nil {
 		var where toml.ParseError
 		if errors.As(err, &where) {
-			return nil, fmt.Errorf("%w: line %d: %s", ErrInvalid, where.Position.Line, where.Message)
+			key := ""
+			if _, syntax := toml.Decode(string(text), &map[string]any{}); syntax == nil { // else it is the key before
+				key = " (" + where.LastKey + ")"
+			}
+			return nil, fmt.Errorf("%w: line %d%s: %s", ErrInvalid, where.Position.Line, key, where.Message)
 		}
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}

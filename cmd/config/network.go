@@ -14,8 +14,8 @@ type Network struct {
 	PreferIPv6      bool     `toml:"prefer_ipv6"`      // CVMFS_IPFAMILY_PREFER=6
 	Timeout         Duration `toml:"timeout"`          // through a proxy; default 5s (CVMFS_TIMEOUT)
 	TimeoutDirect   Duration `toml:"timeout_direct"`   // default 10s (CVMFS_TIMEOUT_DIRECT)
-	LowSpeedLimit   int64    `toml:"low_speed_limit"`  // bytes/s; default 1024, -1: none (CVMFS_LOW_SPEED_LIMIT)
-	MaxRetries      int      `toml:"max_retries"`      // of one URL; default 1, -1: none (CVMFS_MAX_RETRIES)
+	LowSpeedLimit   Bound    `toml:"low_speed_limit"`  // bytes/s; default 1024, -1: none (CVMFS_LOW_SPEED_LIMIT)
+	MaxRetries      Bound    `toml:"max_retries"`      // of one URL; default 1, -1: none (CVMFS_MAX_RETRIES)
 	HostReset       Duration `toml:"host_reset"`       // back to the first server; default 30m (CVMFS_HOST_RESET_AFTER)
 	ProxyReset      Duration `toml:"proxy_reset"`      // back to the first proxy group; default 5m (CVMFS_PROXY_RESET_AFTER)
 	GiveUp          Duration `toml:"give_up"`          // when a request that only fails ends with an I/O error; default 1m

@@ -131,6 +131,10 @@ func (e *explanation) table(table reflect.Value, name string, source int, given 
 			if len(value) == 1 {
 				v.Value = value[0]
 			}
+		case Bound:
+			v.Value, plain = int64(value), value != 0
+		case Duration:
+			v.Value, plain = value.String(), value != 0 // 0: of no use with that kind
 		case fmt.Stringer: // sizes and times are written as they are read
 			v.Value = value.String()
 			if t, ok := value.(time.Time); ok {

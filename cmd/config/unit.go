@@ -11,6 +11,20 @@ import (
 // Duration is a time span, written as 10s, 5m or 1h30m.
 type Duration time.Duration
 
+// UnmarshalTOML implements toml.Unmarshaler. 0 would be the default, which nobody
+// means who writes it.
+func (d *Duration) UnmarshalTOML(v any) error {
+	text, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("%v is no time span: write for example \"10s\" or \"5m\"", v)
+	}
+	err := d.UnmarshalText([]byte(text))
+	if err == nil && *d == 0 {
+		err = fmt.Errorf("%q is not above 0: write for example 10s, or nothing for the default", text)
+	}
+	return err
+}
+
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
@@ -59,6 +73,19 @@ func (s *Size) UnmarshalText(b []byte) error {
 
 // MarshalText implements encoding.TextMarshaler.
 func (s Size) MarshalText() ([]byte, error) { return []byte(strconv.FormatInt(int64(s), 10)), nil }
+
+// Bound is a number above 0, or -1 for none. In memory 0 is the default.
+type Bound int64
+
+// UnmarshalTOML implements toml.Unmarshaler.
+func (b *Bound) UnmarshalTOML(v any) error {
+	n, ok := v.(int64)
+	if !ok || n == 0 || n < -1 {
+		return fmt.Errorf("%v is no bound: write a whole number above 0, -1 for none, or nothing for the default", v)
+	}
+	*b = Bound(n)
+	return nil
+}
 
 // Texts is a list, of which a single one may be written as a text.
 type Texts []string

@@ -67,8 +67,8 @@ func netConfig(s config.Source) fetch.Config {
 	return fetch.Config{
 		Servers: s.Servers, Proxies: s.Proxies, FallbackProxies: s.FallbackProxies, ShardProxies: s.ShardProxies,
 		Order: s.Order, MaxServers: s.MaxServers, PreferIPv6: s.PreferIPv6,
-		Timeout: time.Duration(s.Timeout), TimeoutDirect: time.Duration(s.TimeoutDirect), LowSpeedLimit: s.LowSpeedLimit,
-		MaxRetries: s.MaxRetries, HostReset: time.Duration(s.HostReset), ProxyReset: time.Duration(s.ProxyReset), GiveUp: time.Duration(s.GiveUp),
+		Timeout: time.Duration(s.Timeout), TimeoutDirect: time.Duration(s.TimeoutDirect), LowSpeedLimit: int64(s.LowSpeedLimit),
+		MaxRetries: int(s.MaxRetries), HostReset: time.Duration(s.HostReset), ProxyReset: time.Duration(s.ProxyReset), GiveUp: time.Duration(s.GiveUp),
 		CABundle: s.CABundle, UserAgent: userAgent, Logger: slog.New(slog.DiscardHandler),
 	}
 }
