@@ -121,6 +121,42 @@ func TestClaim(t *testing.T) {
 	}
 }
 
+// TestNobodyWaitsForTwo: one who fetches and fails, after a minute when no server
+// answers, is waited for once. All who did then fetch for themselves, at once.
+func TestNobodyWaitsForTwo(t *testing.T) {
+	dir := jointDir(t)
+	release, err := joint(t, dir, 0).Claim(t.Context(), keyFor(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetching, end := make(chan error), make(chan bool)
+	for range 3 {
+		d := joint(t, dir, 0)
+		go func() {
+			release, err := d.Claim(t.Context(), keyFor(0))
+			fetching <- err
+			<-end
+			if err == nil {
+				release()
+			}
+		}()
+	}
+	time.Sleep(200 * time.Millisecond) // all wait, or will find the place free
+	release()
+	for i := range 3 {
+		select {
+		case err := <-fetching:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%d of 3 fetch, the others wait for them", i)
+		}
+	}
+	close(end)
+	eventually(t, "all is given back", func() bool { names, _ := os.ReadDir(filepath.Join(dir, tmpDir)); return len(names) == 0 })
+}
+
 // TestAStoppedRemovalKeepsNobodyWaiting: a job that is suspended while it makes
 // room does not keep others from doing so.
 func TestAStoppedRemovalKeepsNobodyWaiting(t *testing.T) {
