@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/neurodesk/neurodeskfs/cache"
 	"github.com/neurodesk/neurodeskfs/cvmfs"
+	"github.com/neurodesk/neurodeskfs/cvmfs/blob"
 )
 
 // memo keeps derived data beside the cache's index.
@@ -30,7 +31,9 @@ func (m memo) Put(bucket, key string, value []byte) {
 	}
 	// What cannot be kept is found again; the cache warns of a failing disk.
 	_ = m.disk.PutMeta(bucket, key, value)
-	if bucket == cvmfs.EvidenceBucket {
-		_ = m.disk.Flush() // a kill must not let an older revision in
+	if bucket == cvmfs.EvidenceBucket || bucket == blob.FileMemo {
+		// A kill must not let an older revision in; and jobs that wait for what
+		// another finds look at once.
+		_ = m.disk.Flush()
 	}
 }

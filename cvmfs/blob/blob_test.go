@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -297,19 +298,24 @@ func TestChangedMidRead(t *testing.T) {
 func TestJobsFetchABlockOnce(t *testing.T) {
 	s := newShelf(t, 9*BlockSize)
 	dir := t.TempDir()
-	var jobs []*Reader
-	for range 4 {
+	jobs, memo := make([]*Reader, 4), &mapMemo{}
+	slow := func(http.ResponseWriter, *http.Request) bool { time.Sleep(20 * time.Millisecond); return false }
+	s.set(func(s *shelf) { s.fault = slow })
+	var all sync.WaitGroup
+	for i := range jobs {
 		disk, err := cache.Open(dir, cache.Options{Joint: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { disk.Close() })
-		jobs = append(jobs, find(t, (&daemon{store: disk, claim: disk.Claim, memo: &mapMemo{}}).open(t, s)))
+		b := (&daemon{store: disk, claim: disk.Claim, memo: memo}).open(t, s)
+		all.Go(func() { jobs[i] = find(t, b) })
 	}
-	s.asked()
-	slow := func(http.ResponseWriter, *http.Request) bool { time.Sleep(20 * time.Millisecond); return false }
-	s.set(func(s *shelf) { s.fault = slow })
-	var all sync.WaitGroup
+	all.Wait()
+	first := fmt.Sprintf("bytes=0-%d", BlockSize-1)
+	if asked := s.asked(); len(asked) > 4 || slices.Index(asked, first) != 0 || slices.Contains(asked[1:], first) {
+		t.Errorf("the first block was asked for in %q", asked)
+	}
 	for _, r := range jobs {
 		all.Go(func() {
 			if b, err := readAll(t.Context(), r); err != nil || !bytes.Equal(b, s.content) {

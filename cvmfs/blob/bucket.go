@@ -53,9 +53,10 @@ type Memo interface {
 	Put(bucket, key string, value []byte)
 }
 
-// The memo's buckets: File by bucket and name, and the index by bucket.
+// The memo's buckets: File by bucket and name, and the index by bucket. What is put
+// into the first should be seen at once by others who share the store.
 const (
-	fileMemo  = "blob-file"
+	FileMemo  = "blob-file"
 	indexMemo = "blob-index"
 )
 
@@ -182,6 +183,14 @@ func (b *Bucket) find(ctx context.Context, name string) (File, error) {
 		return f, nil // since it was looked for
 	}
 	last, remembered := b.remembered(name)
+	if b.o.Claim != nil && !b.begun(last) {
+		release, err := b.o.Claim(ctx, "http-look-"+b.ID(File{Name: name}))
+		if err != nil {
+			return File{}, err
+		}
+		defer release()
+		last, remembered = b.remembered(name) // another process may have found it meanwhile
+	}
 	f, err := b.look(ctx, name, last)
 	switch {
 	case err != nil && remembered && ctx.Err() == nil && !errors.Is(err, iofs.ErrNotExist):
@@ -205,8 +214,7 @@ func (b *Bucket) find(ctx context.Context, name string) (File, error) {
 func (b *Bucket) look(ctx context.Context, name string, expected File) (File, error) {
 	f := File{Name: name}
 	part := [2]int64{0, BlockSize}
-	if o, err := b.o.Store.Open(b.key(expected, 0)); err == nil {
-		o.Close()
+	if b.begun(expected) {
 		part[1] = 1
 	}
 	err := b.get(ctx, fetch.Request{Path: name, Range: &part, Version: &f.Version, Accept: func(_ context.Context, body io.Reader) error {
@@ -220,6 +228,15 @@ func (b *Bucket) look(ctx context.Context, name string, expected File) (File, er
 		return File{}, fmt.Errorf("%s: %w", b.Place(name), absent(err))
 	}
 	return f, nil
+}
+
+// begun reports whether the first block of f is cached.
+func (b *Bucket) begun(f File) bool {
+	o, err := b.o.Store.Recheck(b.key(f, 0))
+	if err == nil {
+		o.Close()
+	}
+	return err == nil
 }
 
 // absent turns a file that the server lacks into io/fs.ErrNotExist.
@@ -247,7 +264,7 @@ func (b *Bucket) get(ctx context.Context, r fetch.Request) error {
 func (b *Bucket) memoKey(name string) string { return b.o.Name + " " + b.Place(name) }
 
 func (b *Bucket) remembered(name string) (f File, ok bool) {
-	text, ok := b.o.Memo.Get(fileMemo, b.memoKey(name))
+	text, ok := b.o.Memo.Get(FileMemo, b.memoKey(name))
 	ok = ok && json.Unmarshal(text, &f) == nil && f.Name == name && f.Version != fetch.Version{}
 	if !ok {
 		f = File{}
@@ -260,7 +277,7 @@ func (b *Bucket) remember(f File) {
 	if err != nil {
 		panic(err) // texts and a number
 	}
-	b.o.Memo.Put(fileMemo, b.memoKey(f.Name), text)
+	b.o.Memo.Put(FileMemo, b.memoKey(f.Name), text)
 }
 
 // Changed tells, once for each time, that a reader came upon a file that the
