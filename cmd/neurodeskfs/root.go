@@ -142,14 +142,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(newMount(), newWorker(), newSupervise(), newUmount(), newUpgrade(), newStatus(), newTop(), newReload(), newList(), newSearch(), newInfo(), newWhich(),
 		newExec(), newRun(), newShell(), newEnv(), newLock(), newPin(), newCache(), newCheck(), newPrefetch(), newConfine(), newTrace(), newConfig(), newDoctor(), newMan(), newVersion())
-	root.InitDefaultCompletionCmd()
-	if c, _, err := root.Find([]string{"completion"}); err == nil {
-		const completions = "~/.local/share/bash-completion/completions"
-		c.Example = "  mkdir -p " + completions + "\n  neurodeskfs completion bash > " + completions + "/neurodeskfs"
-		for _, sub := range c.Commands() {
-			sub.Example = "  neurodeskfs completion " + sub.Name()
-		}
-	}
+	addCompletion(root)
 	addExitHelp(root)
 	return root
 }

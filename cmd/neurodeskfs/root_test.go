@@ -32,9 +32,6 @@ func TestEveryHelpIsWhole(t *testing.T) {
 		if !strings.Contains(text, "Examples:\n") || !strings.Contains(text, "\nExit status:\n") {
 			t.Errorf("%s --help has no example or no exit statuses", c.CommandPath())
 		}
-		if strings.Contains(c.CommandPath(), "completion") {
-			return // cobra's own texts
-		}
 		for line := range strings.Lines(text) {
 			if utf8.RuneCountInString(strings.TrimRight(line, "\n")) > screenWidth {
 				t.Errorf("%s --help: wider than %d columns: %s", c.CommandPath(), screenWidth, line)
