@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -53,10 +54,14 @@ func BenchmarkHit(b *testing.B) {
 
 func BenchmarkCommit(b *testing.B) {
 	d := openDisk(b, b.TempDir(), Options{Quota: 64 << 20})
-	content := contentFor(keyFor(0), 64<<10)
-	b.SetBytes(int64(len(content)))
-	for i := 0; b.Loop(); i++ {
-		store(b, d, keyFor(i), content).Close()
+	for _, size := range []int{64 << 10, 8 << 20} {
+		content := contentFor(keyFor(0), size)
+		b.Run(fmt.Sprintf("%d KiB", size>>10), func(b *testing.B) {
+			b.SetBytes(int64(size))
+			for i := 0; b.Loop(); i++ {
+				store(b, d, keyFor(i), content).Close()
+			}
+		})
 	}
 }
 

@@ -78,6 +78,30 @@ func TestFullDisk(t *testing.T) {
 	checkAccounts(t, d)
 }
 
+// TestFullDiskInOneWrite: the disk takes a part of what a single Write brings.
+func TestFullDiskInOneWrite(t *testing.T) {
+	d := openDisk(t, filepath.Join(smallDisk(t, "1m"), "cache"), Options{})
+	for i, size := range []int{3 << 20, 3<<20 + 1, 5*writeStep - 1} {
+		content := contentFor(keyFor(i), size)
+		w, err := d.Create(keyFor(i), int64(size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := w.Write(content); n != size || err != nil {
+			t.Errorf("%d of %d bytes, %v", n, size, err)
+		}
+		o, err := w.Commit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantContent(t, d, keyFor(i), content)
+		o.Close()
+	}
+	if !d.Stats().Degraded {
+		t.Error("all went to a disk that has no room for it")
+	}
+}
+
 // A disk that is full of other people's data before we come.
 func TestNoRoomAtAll(t *testing.T) {
 	mnt := smallDisk(t, "64k")

@@ -7,6 +7,15 @@ import (
 	"os"
 )
 
+// writeStep is how many bytes go to the disk by one write(2). For a larger one ext4
+// takes memory in pieces of up to 2 MiB, which on a virtual machine is memory that
+// nobody has used for long: all the time goes into the copy, that is into its first
+// touch. A daemon that took in 32 objects of 8 MiB was in the kernel for 400 to 820
+// ms when each came by one write, and for 160 to 290 ms by 128 KiB, 512 KiB or 1 MiB
+// (six runs each, in turn; Linux 6.18, two AMD EPYC cores). And the sums are made of
+// what the processor's cache still has.
+const writeStep = 128 << 10
+
 // Writer takes an object's content, in order. It is used by one goroutine and
 // ends with Commit or Abort:
 //
@@ -53,22 +62,28 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if int64(len(p)) > limit-w.n {
 		return 0, fmt.Errorf("cache: write %s: more than %d bytes: %w", w.key, limit, ErrSize)
 	}
+	done := 0
+	for w.f != nil && done < len(p) {
+		step := p[done:min(len(p), done+writeStep)]
+		if _, err := w.f.Write(step); err != nil {
+			if err := w.toMemory(err); err != nil {
+				return done, err
+			}
+			break
+		}
+		w.n += int64(len(step))
+		w.sum.add(step)
+		done += len(step)
+	}
 	if w.f != nil {
-		_, err := w.f.Write(p)
-		if err == nil {
-			w.n += int64(len(p))
-			w.sum.add(p)
-			return len(p), nil
-		}
-		if err := w.toMemory(err); err != nil {
-			return 0, err
-		}
+		return done, nil
 	}
-	if w.n+int64(len(p)) > w.mem.objectLimit() {
-		return 0, fmt.Errorf("cache: write %s: %d bytes: %w", w.key, w.n+int64(len(p)), ErrNoRoom)
+	rest := p[done:]
+	if w.n+int64(len(rest)) > w.mem.objectLimit() {
+		return done, fmt.Errorf("cache: write %s: %d bytes: %w", w.key, w.n+int64(len(rest)), ErrNoRoom)
 	}
-	w.buf = append(w.buf, p...)
-	w.n += int64(len(p))
+	w.buf = append(w.buf, rest...)
+	w.n += int64(len(rest))
 	return len(p), nil
 }
 
