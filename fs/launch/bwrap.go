@@ -260,20 +260,15 @@ const promptName = "Apptainer> "
 func (p *planner) imageEnv(c choice) ([]Var, error) {
 	reason := errors.New("nothing can run them")
 	if p.host.ImageEnv != nil {
-		probe := &planner{host: p.host, cmd: p.cmd, image: p.image, mount: p.mount}
-		probe.job = Job{Rootfs: p.cmd.Rootfs, Cwd: "/", Home: p.job.Home, Command: p.image.shell()}
-		probe.job.Args = []string{"-c", envScript}
-		probe.job.Env = []Var{{"HOME", p.job.Home}, {"LANG", "C"}, {"PATH", defaultPath}}
-		if err := probe.root(); err != nil {
-			return nil, err
-		}
 		hash := p.cmd.Hash
 		if path.IsAbs(p.cmd.Image) && !within(p.cmd.Rootfs, p.host.Launcher) {
 			hash = "" // a directory of the host: its scripts may be edited, which its hash does not tell
 		}
 		var vars []Var
-		if vars, reason = p.host.ImageEnv(hash, p.job.Home, probe.exec(c)); reason == nil {
-			return vars, nil
+		var refusal *Exit
+		vars, reason = p.host.ImageEnv(hash, p.job.Home, func() (*Exec, error) { return p.probe(c) })
+		if reason == nil || errors.As(reason, &refusal) {
+			return vars, reason
 		}
 	}
 	vars, ok := p.image.textEnv()
@@ -281,6 +276,18 @@ func (p *planner) imageEnv(c choice) ([]Var, error) {
 		return nil, p.fail("the image's environment scripts could not be run under bwrap (%v); set NEURODESK_RUNTIME=apptainer", reason)
 	}
 	return vars, nil
+}
+
+// probe plans the start that runs the environment scripts. Every error is an *Exit.
+func (p *planner) probe(c choice) (*Exec, error) {
+	q := &planner{host: p.host, cmd: p.cmd, image: p.image, mount: p.mount}
+	q.job = Job{Rootfs: p.cmd.Rootfs, Cwd: "/", Home: p.job.Home, Command: p.image.shell()}
+	q.job.Args = []string{"-c", envScript}
+	q.job.Env = []Var{{"HOME", p.job.Home}, {"LANG", "C"}, {"PATH", defaultPath}}
+	if err := q.root(); err != nil {
+		return nil, err
+	}
+	return q.exec(c), nil
 }
 
 // shell is the program that runs the environment scripts; some have words that only bash knows.

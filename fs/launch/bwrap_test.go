@@ -24,9 +24,12 @@ func bwrapHost(t testing.TB) *testHost {
 	}
 	h.Env = []string{"PATH=/fast", "HOME=/home/u", "USER=u"}
 	h.GID, h.Groups = 1000, []int{50, 77}
-	h.ImageEnv = func(hash, home string, probe *Exec) ([]Var, error) {
-		if hash != "H1" || home != "/home/u" || probe.Runtime != "bwrap" {
+	h.ImageEnv = func(hash, home string, probe func() (*Exec, error)) ([]Var, error) {
+		if hash != "H1" || home != "/home/u" {
 			t.Errorf("asked for the environment of %s with HOME=%s", hash, home)
+		}
+		if e, err := probe(); err != nil || e.Runtime != "bwrap" {
+			t.Errorf("the probe is %+v, error %v", e, err)
 		}
 		return []Var{{"FSLDIR", "/opt/fsl"}, {"LD_LIBRARY_PATH", "/x"}, {"OMP_X", "image"}, {"PATH", "/opt/fsl/bin:/usr/bin"}}, nil
 	}
@@ -102,7 +105,7 @@ func TestBwrapOpensWhatIsMissing(t *testing.T) {
 		}, []string{"--bind /data /srv/real"}, nil, ""},
 		"HOME=/root": {func(h *testHost) {
 			h.Env = append(h.Env, "HOME=/root")
-			h.ImageEnv = func(string, string, *Exec) ([]Var, error) { return []Var{{"PATH", "/bin"}}, nil }
+			h.ImageEnv = func(string, string, func() (*Exec, error)) ([]Var, error) { return []Var{{"PATH", "/bin"}}, nil }
 		}, []string{"--bind /root /root"}, nil, ""},
 		"read-only bind": {func(h *testHost) { h.Env = append(h.Env, "APPTAINER_BINDPATH=/work/d:/in:ro") }, []string{"--ro-bind /work/d /in"}, nil, ""},
 		"an option's bind": {func(h *testHost) {
@@ -117,11 +120,11 @@ func TestBwrapOpensWhatIsMissing(t *testing.T) {
 		"an option that it cannot do":  {func(h *testHost) { h.Env = append(h.Env, "neurodesk_singularity_opts=--overlay /o") }, nil, nil, "bwrap cannot do --overlay"},
 		"a bind option without source": {func(h *testHost) { h.Env = append(h.Env, "neurodesk_singularity_opts=--bind /none") }, nil, nil, "not on this host"},
 		"no environment to be had": {func(h *testHost) {
-			h.ImageEnv = func(string, string, *Exec) ([]Var, error) { return nil, os.ErrPermission }
+			h.ImageEnv = func(string, string, func() (*Exec, error)) ([]Var, error) { return nil, os.ErrPermission }
 			h.file(testRootfs+"/.singularity.d/env/90-environment.sh", 0o755, "eval x\n")
 		}, nil, nil, "environment scripts"},
 		"environment as text": {func(h *testHost) {
-			h.ImageEnv = func(string, string, *Exec) ([]Var, error) { return nil, os.ErrPermission }
+			h.ImageEnv = func(string, string, func() (*Exec, error)) ([]Var, error) { return nil, os.ErrPermission }
 		}, []string{"--setenv LD_LIBRARY_PATH /.singularity.d/libs"}, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -172,7 +175,10 @@ func TestBwrapAsksAnEditableImageEachTime(t *testing.T) {
 		h, c := bwrapHost(t), bet()
 		test.change(h, &c)
 		asked := "nobody"
-		h.ImageEnv = func(hash, _ string, _ *Exec) ([]Var, error) { asked = hash; return []Var{{"PATH", "/bin"}}, nil }
+		h.ImageEnv = func(hash, _ string, _ func() (*Exec, error)) ([]Var, error) {
+			asked = hash
+			return []Var{{"PATH", "/bin"}}, nil
+		}
 		if mustPlan(t, h, DefaultPolicy(), c); asked != test.want {
 			t.Errorf("%s: kept by %q, want %q", name, asked, test.want)
 		}
@@ -240,7 +246,7 @@ func FuzzBwrapPlan(f *testing.F) {
 	f.Add("--bind\x00/\x00--", "APPTAINER_BINDPATH=/a:/b,/work/d:/opt/x/y:ro\x00LD_PRELOAD=x", "/opt/mine", "-B /work/d:/q")
 	f.Add("", "HOME=/opt/x\x00APPTAINERENV_PATH=", "/srv/deep/er", "--env A=1")
 	base := bwrapHost(f)
-	base.Host.ImageEnv = func(string, string, *Exec) ([]Var, error) { return []Var{{"PATH", "/bin"}}, nil }
+	base.Host.ImageEnv = func(string, string, func() (*Exec, error)) ([]Var, error) { return []Var{{"PATH", "/bin"}}, nil }
 	f.Fuzz(func(t *testing.T, args, env, cwd, opts string) {
 		h := base.Host
 		h.Env = append(slices.Clone(h.Env), strings.Split(env, "\x00")...)

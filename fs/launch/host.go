@@ -33,8 +33,9 @@ type Host struct {
 	Search   func(name string) bool                              // may this process enter that directory
 
 	// ImageEnv gives what the image's environment scripts set, PATH among it, for one content hash ("": nothing is kept)
-	// and one HOME; probe runs them. RuntimeVersion tells a runtime's version, "" where it is not known. Both may be nil.
-	ImageEnv       func(hash, home string, probe *Exec) ([]Var, error)
+	// and one HOME; probe, which is asked for where nothing is kept, runs them. RuntimeVersion tells a runtime's version, ""
+	// where it is not known. Both may be nil.
+	ImageEnv       func(hash, home string, probe func() (*Exec, error)) ([]Var, error)
 	RuntimeVersion func(file string) string
 }
 

@@ -131,13 +131,17 @@ func plainName(name string) bool {
 
 // imageEnv tells the variables that the image's scripts set: kept from an earlier start, else by running probe. It takes as
 // long as they do, as under apptainer: they may have to be fetched first, on a machine that has no time for them.
-func (k keeper) imageEnv(hash, home string, probe *Exec) ([]Var, error) {
+func (k keeper) imageEnv(hash, home string, probe func() (*Exec, error)) ([]Var, error) {
 	if text, err := k.get("env", hash); err == nil {
 		if vars, ok := parseEnv(text, home); ok {
 			return vars, nil
 		}
 	}
-	out, err := probe.output()
+	e, err := probe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := e.output()
 	if err != nil {
 		return nil, err
 	}

@@ -100,3 +100,18 @@ func TestRuntimeVersionIsAskedOnce(t *testing.T) {
 		t.Errorf("asked though nothing can be kept: %q", got)
 	}
 }
+
+func TestKeptEnvNeedsNoProbe(t *testing.T) {
+	k := keeper{filepath.Join(t.TempDir(), "neurodeskfs")}
+	if err := k.put("env", "H1", []byte(envMagic+"\x00/home/u\x00PATH=/bin\x00end")); err != nil {
+		t.Fatal(err)
+	}
+	refused := &Exit{StatusError, "no probe"}
+	probe := func() (*Exec, error) { return nil, refused }
+	if vars, err := k.imageEnv("H1", "/home/u", probe); err != nil || len(vars) != 1 {
+		t.Errorf("%v, %v", vars, err)
+	}
+	if vars, err := k.imageEnv("H1", "/home/other", probe); !errors.Is(err, refused) {
+		t.Errorf("%v, %v", vars, err)
+	}
+}
