@@ -272,3 +272,19 @@ func FuzzBwrapPlan(f *testing.F) {
 		}
 	})
 }
+
+func TestNothingIsLookedAtTwice(t *testing.T) {
+	h := bwrapHost(t)
+	looks := map[string]int{}
+	lstat := h.Lstat
+	h.Lstat = func(name string) (os.FileInfo, error) { looks[name]++; return lstat(name) }
+	mustPlan(t, h, DefaultPolicy(), bet())
+	if looks[testRootfs+"/etc"] == 0 {
+		t.Fatalf("nothing was looked at: %v", looks)
+	}
+	for name, n := range looks {
+		if n > 1 && strings.HasPrefix(name, testRootfs+"/") {
+			t.Errorf("%s: %d times", name, n)
+		}
+	}
+}

@@ -50,7 +50,7 @@ func (c *composer) place(dst string) (string, error) {
 		case !errors.Is(err, fs.ErrNotExist):
 			return "", fmt.Errorf("%s cannot be mounted: %w", dst, err)
 		}
-		if _, err := c.image.host.Lstat(path.Join(c.image.root, at, part)); err == nil {
+		if _, err := c.image.lstat(path.Join(at, part)); err == nil {
 			return "", fmt.Errorf("%s cannot be mounted: %s is a dangling link in the image", dst, path.Join(at, part))
 		}
 		for dir := at; ; dir = path.Dir(dir) {

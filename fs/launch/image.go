@@ -21,8 +21,27 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // imageTree is an image's root directory as seen from the host. Names are resolved as they would be inside: absolute
 // links and `..` never lead out of it.
 type imageTree struct {
-	host *Host
-	root string
+	host  *Host
+	root  string
+	looks map[string]look // what was seen already, by name in the image: nothing of it changes during a start. nil: nothing is kept
+}
+
+// look is an answer of Lstat.
+type look struct {
+	info os.FileInfo
+	err  error
+}
+
+// lstat asks for one name of the image. Most are on the way to several files.
+func (t imageTree) lstat(name string) (os.FileInfo, error) {
+	l, ok := t.looks[name]
+	if !ok {
+		l.info, l.err = t.host.Lstat(path.Join(t.root, name))
+		if t.looks != nil {
+			t.looks[name] = l
+		}
+	}
+	return l.info, l.err
 }
 
 var errTooManyLinks = errors.New("too many symbolic links")
@@ -43,7 +62,7 @@ func (t imageTree) resolve(name string) (string, os.FileInfo, error) {
 			continue
 		}
 		next := path.Join(at, part)
-		fi, err := t.host.Lstat(path.Join(t.root, next))
+		fi, err := t.lstat(next)
 		if err != nil {
 			return "", nil, err
 		}
@@ -65,7 +84,7 @@ func (t imageTree) resolve(name string) (string, os.FileInfo, error) {
 		rest = append(strings.Split(target, "/"), rest...)
 	}
 	if info == nil {
-		fi, err := t.host.Lstat(path.Join(t.root, at))
+		fi, err := t.lstat(at)
 		return at, fi, err
 	}
 	return at, info, nil

@@ -66,7 +66,7 @@ func (p *planner) fail(format string, a ...any) *Exit {
 
 func (p *planner) plan() (*Exec, error) {
 	h := p.host
-	p.image = imageTree{h, p.cmd.Rootfs}
+	p.image = imageTree{h, p.cmd.Rootfs, map[string]look{}}
 	p.mounts = parseMounts(h.MountInfo)
 	c, err := p.choose()
 	if err != nil {

@@ -29,7 +29,7 @@ func newHost(t testing.TB) *testHost {
 		Env: []string{"PATH=/usr/bin:relative:", "HOME=/home/u"}, Cwd: "/work/d", UID: 1000, Launcher: "/nd/.neurodeskfs",
 		TopLevel: func() ([]os.DirEntry, error) { return os.ReadDir(h.root) },
 		Lstat:    func(n string) (os.FileInfo, error) { return os.Lstat(real(n)) },
-		Stat:     func(n string) (os.FileInfo, error) { return imageTree{&h.Host, "/"}.statAll(n) },
+		Stat:     func(n string) (os.FileInfo, error) { return imageTree{host: &h.Host, root: "/"}.statAll(n) },
 		Readlink: func(n string) (string, error) { return os.Readlink(real(n)) },
 		ReadDir:  func(n string, k int) ([]os.DirEntry, error) { return readDir(real(n), k) },
 		ReadAt:   func(n string, off int64, k int) ([]byte, error) { return readAt(real(n), off, k) },
