@@ -1,7 +1,9 @@
 package launch
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path"
@@ -39,6 +41,9 @@ type Host struct {
 	RuntimeVersion func(file string) string
 }
 
+// maxMountInfo bounds the bytes read of the list of mounts.
+const maxMountInfo = 16 << 20
+
 // RealHost gathers the facts of this process. It looks at nothing below the top level of the file system.
 func RealHost(launcher string) Host {
 	h := Host{
@@ -53,7 +58,7 @@ func RealHost(launcher string) Host {
 	if h.CwdErr == nil && !path.IsAbs(h.Cwd) {
 		h.Cwd, h.CwdErr = "", syscall.ENOENT
 	}
-	if text, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+	if text, err := readAt("/proc/self/mountinfo", 0, maxMountInfo); err == nil {
 		h.MountInfo = string(text)
 	}
 	if _, err := os.Lstat("/.singularity.d"); err == nil {
@@ -71,11 +76,25 @@ func RealHost(launcher string) Host {
 	return h
 }
 
+// openFile opens a file for reading. A blocking descriptor, without os.Open's attempts to have it polled.
+func openFile(name string, flags int) (int, error) {
+	for {
+		fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC|flags, 0)
+		if err == nil {
+			return fd, nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return -1, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+	}
+}
+
 func readDir(name string, n int) ([]os.DirEntry, error) {
-	d, err := os.Open(name)
+	fd, err := openFile(name, syscall.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
+	d := os.NewFile(uintptr(fd), name)
 	defer d.Close()
 	entries, err := d.ReadDir(n)
 	if err == io.EOF {
@@ -85,17 +104,35 @@ func readDir(name string, n int) ([]os.DirEntry, error) {
 }
 
 func readAt(name string, off int64, n int) ([]byte, error) {
-	f, err := os.Open(name)
+	fd, err := openFile(name, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	buf := make([]byte, n)
-	got, err := f.ReadAt(buf, off)
-	if err == io.EOF {
-		err = nil
+	defer syscall.Close(fd)
+	return readOpen(fd, name, off, n)
+}
+
+// readOpen reads up to n bytes of an open file. Most are much shorter.
+func readOpen(fd int, name string, off int64, n int) ([]byte, error) {
+	const usual = 2 << 10
+	buf, got := make([]byte, min(n, usual)), 0
+	for {
+		k, err := syscall.Pread(fd, buf[got:], off+int64(got))
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case err != nil:
+			return buf[:got], &fs.PathError{Op: "read", Path: name, Err: err}
+		case k == 0:
+			return buf[:got], nil
+		}
+		if got += k; got == n {
+			return buf, nil
+		}
+		if got == len(buf) {
+			buf = append(buf, make([]byte, min(n-got, got))...)
+		}
 	}
-	return buf[:got], err
 }
 
 // getenv gives the last value of a name, as a shell would export it.

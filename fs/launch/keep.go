@@ -42,13 +42,21 @@ func newKeeper(h *Host) keeper {
 	return keeper{path.Join(dir, "neurodeskfs-launcher")}
 }
 
-// safe checks owner and mode.
-func safe(fi os.FileInfo) error {
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok || int(st.Uid) != os.Geteuid() || fi.Mode().Perm()&0o022 != 0 {
+// safe checks kind, owner and mode.
+func safe(st *syscall.Stat_t, kind uint32) error {
+	if st.Mode&syscall.S_IFMT != kind || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
 		return errNotOurs
 	}
 	return nil
+}
+
+// safeDir checks a directory.
+func safeDir(name string) error {
+	var st syscall.Stat_t
+	if err := syscall.Lstat(name, &st); err != nil {
+		return err
+	}
+	return safe(&st, syscall.S_IFDIR)
 }
 
 // get reads kind/name.
@@ -57,32 +65,24 @@ func (k keeper) get(kind, name string) ([]byte, error) {
 		return nil, os.ErrNotExist
 	}
 	for _, dir := range []string{k.dir, path.Join(k.dir, kind)} {
-		fi, err := os.Lstat(dir)
-		if err != nil {
+		if err := safeDir(dir); err != nil {
 			return nil, err
 		}
-		if err := safe(fi); err != nil || !fi.IsDir() {
-			return nil, errNotOurs
-		}
 	}
-	f, err := os.OpenFile(path.Join(k.dir, kind, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	file := path.Join(k.dir, kind, name)
+	fd, err := openFile(file, syscall.O_NOFOLLOW|syscall.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
+	defer syscall.Close(fd)
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil {
 		return nil, err
 	}
-	if err := safe(fi); err != nil || !fi.Mode().IsRegular() || fi.Size() > maxKept {
+	if err := safe(&st, syscall.S_IFREG); err != nil || st.Size > maxKept {
 		return nil, errNotOurs
 	}
-	buf := make([]byte, fi.Size())
-	n, err := f.ReadAt(buf, 0)
-	if n < len(buf) && err != nil {
-		return nil, err
-	}
-	return buf, nil
+	return readOpen(fd, file, 0, int(st.Size))
 }
 
 // put writes kind/name as a whole: others see the old one or the new one. It writes nothing where get would not trust it.
@@ -95,12 +95,8 @@ func (k keeper) put(kind, name string, text []byte) error {
 		return err
 	}
 	for _, d := range []string{k.dir, dir} {
-		fi, err := os.Lstat(d)
-		if err != nil {
-			return err
-		}
-		if err := safe(fi); err != nil || !fi.IsDir() {
-			return fmt.Errorf("%s: %w", d, errNotOurs)
+		if err := safeDir(d); err != nil {
+			return fmt.Errorf("%s: %w", d, err)
 		}
 	}
 	f, err := os.CreateTemp(dir, ".new-*")

@@ -189,10 +189,5 @@ func LoadPolicy(argv0 string) (Policy, string, error) {
 
 // readBounded reads a file of at most limit bytes and one more, so that the parsers see that it is too long.
 func readBounded(name string, limit int) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	return readAt(name, 0, limit+1)
 }
