@@ -16,6 +16,7 @@ const (
 	feedBlock
 	feedPasswd
 	feedGroup
+	feedOptions // not in a plan: startSandbox gives bwrap its options by it
 )
 
 // bubblewrap is the fast lane: no daemon, no setuid program, a tenth of apptainer's start.

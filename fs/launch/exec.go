@@ -17,6 +17,7 @@ type Exec struct {
 	added    []string // entries of Env that the caller lacks
 	feeds    []feed   // bwrap: what its descriptors give, in the order in which it reads them
 	feedArgs []int    // bwrap: where in Argv the descriptors' numbers stand
+	options  [2]int   // bwrap: where in Argv its options begin, and where they have ended
 }
 
 // Line is the command line as one can paste it into a shell: the tool starts in the same way. That of bwrap is for bash.

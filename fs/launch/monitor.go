@@ -1,14 +1,15 @@
 package launch
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 )
@@ -24,59 +25,28 @@ var ErrContainer = errors.New("bwrap could not make the container")
 
 // Linux numbers that package syscall lacks.
 const (
-	fSetPipeSize      = 1031 // F_SETPIPE_SZ
-	prSetSubreaper    = 36   // PR_SET_CHILD_SUBREAPER
-	prSetDumpable     = 4    // PR_SET_DUMPABLE
+	prSetSubreaper    = 36 // PR_SET_CHILD_SUBREAPER
+	prSetDumpable     = 4  // PR_SET_DUMPABLE
 	fionread          = 0x541b
 	tiocgpgrp         = 0x540f
-	maxInfo           = 64 << 10
 	signalStatusShift = 128
 )
-
-// wire is one pipe to bwrap. Blocking, for bwrap does not expect anything else of its descriptors.
-type wire struct {
-	ours, theirs int
-}
-
-// newWire makes a pipe of which bwrap has the reading end, or, outward, the writing one. A packet wire holds one packet:
-// a second write returns only when the first has been read.
-func newWire(outward, packet bool) (wire, error) {
-	var p [2]int
-	flags := syscall.O_CLOEXEC
-	if packet {
-		flags |= syscall.O_DIRECT
-	}
-	if err := syscall.Pipe2(p[:], flags); err != nil {
-		return wire{}, err
-	}
-	w := wire{p[1], p[0]}
-	if outward {
-		w = wire{p[0], p[1]}
-	}
-	if packet {
-		if _, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(w.ours), fSetPipeSize, 4096); e != 0 {
-			return w, e
-		}
-	}
-	if _, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(w.theirs), syscall.F_SETFD, 0); e != 0 {
-		return w, e
-	}
-	return w, nil
-}
 
 // sandbox is bwrap under way. bwrap stays as the parent of the tool and turns a death by signal into an exit status, and
 // signals sent to it do not reach the tool. So once its child makes the root by itself, bwrap ends and the child
 // becomes ours (subreaper): we see how it ends, hand signals on, and it dies if we are killed.
 type sandbox struct {
-	wires map[int]wire
-	outer int // process ids
-	tool  int
+	wires   map[int]wire
+	options []byte // bwrap's, each ended by a NUL
+	outer   int    // process ids
+	tool    int
 }
 
-// startSandbox runs bwrap up to the moment before it starts the tool, with these standard files.
+// startSandbox starts bwrap with these standard files. It loads, and waits for its options: until setUp gives them it does
+// nothing, and should we end before, it fails.
 func startSandbox(e *Exec, files []uintptr) (*sandbox, error) {
 	s := &sandbox{wires: map[int]wire{}}
-	numbers := []int{feedGate, feedInfo, feedBlock}
+	numbers := []int{feedGate, feedInfo, feedBlock, feedOptions}
 	for _, f := range e.feeds {
 		numbers = append(numbers, f.number)
 	}
@@ -88,19 +58,15 @@ func startSandbox(e *Exec, files []uintptr) (*sandbox, error) {
 		}
 		s.wires[n] = w
 	}
-	argv := append([]string{}, e.Argv...)
-	for _, at := range e.feedArgs {
-		n, err := strconv.Atoi(argv[at])
-		if err != nil {
-			s.close()
-			return nil, fmt.Errorf("plan for bwrap: %w", err)
-		}
-		argv[at] = strconv.Itoa(s.wires[n].theirs)
+	if err := s.number(e); err != nil {
+		s.close()
+		return nil, err
 	}
 	if err := prctl(prSetSubreaper, 1); err != nil {
 		s.close()
 		return nil, fmt.Errorf("become the reaper: %w", err)
 	}
+	argv := slices.Concat(e.Argv[:e.options[0]], []string{"--args", strconv.Itoa(s.wires[feedOptions].theirs)}, e.Argv[e.options[1]:])
 	// os.StartProcess would first try out what the kernel can, with a process of its own.
 	outer, err := syscall.ForkExec(e.Path, argv, &syscall.ProcAttr{Env: e.Env, Files: files})
 	for n, w := range s.wires {
@@ -112,29 +78,51 @@ func startSandbox(e *Exec, files []uintptr) (*sandbox, error) {
 		return nil, err
 	}
 	s.outer = outer
-	if err := s.adopt(e.feeds); err != nil {
-		for _, pid := range []int{s.outer, s.tool} {
-			if pid > 0 {
-				_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
-				_, _ = reap(pid)
-			}
-		}
-		s.close()
-		return nil, err
-	}
 	return s, nil
+}
+
+// number writes bwrap's options down, with the descriptors that they mean.
+func (s *sandbox) number(e *Exec) error {
+	argv := slices.Clone(e.Argv)
+	for _, at := range e.feedArgs {
+		n, err := strconv.Atoi(argv[at])
+		if err != nil {
+			return fmt.Errorf("plan for bwrap: %w", err)
+		}
+		argv[at] = strconv.Itoa(s.wires[n].theirs)
+	}
+	for _, w := range argv[e.options[0]:e.options[1]] {
+		s.options = append(append(s.options, w...), 0)
+	}
+	return nil
+}
+
+// setUp has bwrap make the container, up to the moment before it starts the tool. After an error nothing is left of it.
+func (s *sandbox) setUp(feeds []feed) error {
+	err := ErrContainer
+	if writeTo(s.wires[feedOptions].ours, s.options) == nil {
+		s.shut(feedOptions)
+		err = s.adopt(feeds)
+	}
+	if err == nil {
+		return nil
+	}
+	for _, pid := range []int{s.outer, s.tool} {
+		if pid > 0 {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+			_, _ = reap(pid)
+		}
+	}
+	s.close()
+	return err
 }
 
 // adopt makes bwrap's child ours and gives it what it reads.
 func (s *sandbox) adopt(feeds []feed) error {
 	text, err := readAllFrom(s.wires[feedInfo].ours)
-	var info struct {
-		Child int `json:"child-pid"`
-	}
-	if err != nil || json.Unmarshal(text, &info) != nil || info.Child <= 0 {
+	if s.tool = childPID(string(text)); err != nil || s.tool == 0 {
 		return ErrContainer
 	}
-	s.tool = info.Child
 	// The child reads the gate once bwrap has let it go on; until then it would hang without bwrap.
 	for range 2 {
 		if err := writeTo(s.wires[feedGate].ours, []byte("x")); err != nil {
@@ -144,10 +132,6 @@ func (s *sandbox) adopt(feeds []feed) error {
 	if err := syscall.Kill(s.outer, syscall.SIGKILL); err != nil {
 		return ErrContainer
 	}
-	if _, err := reap(s.outer); err != nil {
-		return fmt.Errorf("wait for bwrap: %w", err)
-	}
-	s.outer = 0
 	s.shut(feedGate)
 	for _, f := range feeds {
 		if err := writeTo(s.wires[f.number].ours, f.text); err != nil {
@@ -155,7 +139,27 @@ func (s *sandbox) adopt(feeds []feed) error {
 		}
 		s.shut(f.number)
 	}
+	// The child makes the root meanwhile. It is ours, and will notice our death, once bwrap has ended: before release.
+	if _, err := reap(s.outer); err != nil {
+		return fmt.Errorf("wait for bwrap: %w", err)
+	}
+	s.outer = 0
 	return prctl(prSetSubreaper, 0) // what the tool leaves behind is init's, as always
+}
+
+// childPID finds the number in what bwrap says of itself, a JSON object of few members; 0 if there is none.
+func childPID(info string) int {
+	_, info, _ = strings.Cut(info, `"child-pid":`)
+	info = strings.TrimSpace(info)
+	end := 0
+	for end < len(info) && '0' <= info[end] && info[end] <= '9' {
+		end++
+	}
+	pid, err := strconv.ParseInt(info[:end], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return int(pid)
 }
 
 // release lets the tool begin.
@@ -195,17 +199,20 @@ func (s *sandbox) close() {
 	}
 }
 
-// run runs a plan for bwrap and gives how the tool ended. Signals are handed on from before the start.
+// run runs a plan for bwrap and gives how the tool ended. To be called once: signals stay caught, and are handed on from
+// before bwrap makes the container. Until then it loads, so that it costs no time that each is caught by itself.
 func (e *Exec) run() (syscall.WaitStatus, error) {
+	s, err := startSandbox(e, []uintptr{0, 1, 2})
+	if err != nil {
+		return 0, err
+	}
 	caught := make(chan os.Signal, 16)
 	for _, sig := range handedOn {
 		if !signal.Ignored(sig) { // nohup
 			signal.Notify(caught, sig)
 		}
 	}
-	s, err := startSandbox(e, []uintptr{0, 1, 2})
-	if err != nil {
-		signal.Stop(caught)
+	if err := s.setUp(e.feeds); err != nil {
 		return 0, err
 	}
 	defer s.close()
@@ -228,7 +235,6 @@ func (e *Exec) run() (syscall.WaitStatus, error) {
 		letGo()
 	}
 	status, waitErr := reap(s.tool)
-	signal.Stop(caught)
 	close(stop)
 	<-stopped
 	switch {
@@ -292,6 +298,9 @@ func (e *Exec) output() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.setUp(e.feeds); err != nil {
+		return nil, err
+	}
 	defer s.close()
 	err = s.release()
 	out, readErr := io.ReadAll(io.LimitReader(r, maxKept))
@@ -331,36 +340,4 @@ func prctl(option, value uintptr) error {
 		return e
 	}
 	return nil
-}
-
-func writeTo(fd int, text []byte) error {
-	for len(text) > 0 {
-		n, err := syscall.Write(fd, text)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		text = text[n:]
-	}
-	return nil
-}
-
-func readAllFrom(fd int) ([]byte, error) {
-	var out []byte
-	buf := make([]byte, 512)
-	for len(out) <= maxInfo {
-		n, err := syscall.Read(fd, buf)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case err != nil:
-			return nil, err
-		case n == 0:
-			return out, nil
-		default:
-			out = append(out, buf[:n]...)
-		}
-	}
-	return nil, ErrContainer
 }

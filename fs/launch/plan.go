@@ -146,6 +146,7 @@ func (p *planner) exec(c choice) *Exec {
 		}
 		at += 1 + len(op.args)
 	}
+	e.options = [2]int{len(c.words), len(e.Argv) - len(p.job.Args) - len([]string{"--", p.job.Command})}
 	return e
 }
 
