@@ -171,6 +171,29 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
+func TestPolicyOfASiteWithNothingToSay(t *testing.T) {
+	for point, plain := range map[string]bool{"/neurodesk": true, "/home/ü/nd": true, "/a\"b": false, "/a\\b": false, "/a<b": false, "/a\u2028b": false} {
+		p := Policy{Mountpoint: point}
+		text, err := p.Format()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := soleMountpoint(string(text)); ok != plain || ok && got != point {
+			t.Errorf("%s: %q, %t", text, got, ok)
+		}
+		got, err := ParsePolicy(text)
+		want := DefaultPolicy()
+		want.Mountpoint = point
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %#v, %v", text, got, err)
+		}
+	}
+	const more = "{\n  \"mountpoint\": \"/x\",\n  \"env\": \"host\"\n}\n"
+	if got, ok := soleMountpoint(more); ok || got != "" {
+		t.Errorf("%s: %q, %t", more, got, ok)
+	}
+}
+
 func FuzzPolicy(f *testing.F) {
 	f.Add([]byte(`{"mountpoint": "/nd", "env": "host", "pass": ["MY_*"], "set": {"A": "1"}, "apps": {"fsl": {"gpu": "off"}}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -56,13 +56,26 @@ func ParsePolicy(text []byte) (Policy, error) {
 	if len(text) > MaxPolicyFile {
 		return p, fmt.Errorf("%w: larger than %d bytes", ErrPolicy, MaxPolicyFile)
 	}
-	if err := json.Unmarshal(text, &p); err != nil {
-		return DefaultPolicy(), fmt.Errorf("%w: %w", ErrPolicy, err)
+	var plain bool
+	if p.Mountpoint, plain = soleMountpoint(string(text)); !plain {
+		if err := json.Unmarshal(text, &p); err != nil {
+			return DefaultPolicy(), fmt.Errorf("%w: %w", ErrPolicy, err)
+		}
 	}
 	if err := p.validate(); err != nil {
 		return DefaultPolicy(), err
 	}
 	return p, nil
+}
+
+// soleMountpoint reads the launch.json of most sites, which have nothing to say: as Format writes it, in a tenth of the time.
+func soleMountpoint(text string) (string, bool) {
+	rest, begun := strings.CutPrefix(text, "{\n  \"mountpoint\": \"")
+	point, ended := strings.CutSuffix(rest, "\"\n}\n")
+	if !begun || !ended || !plainText(point) || strings.ContainsAny(point, `"\`) {
+		return "", false
+	}
+	return point, true
 }
 
 // Format gives the text of launch.json.
