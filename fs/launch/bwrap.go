@@ -123,8 +123,7 @@ func (p *planner) bwrapOptions() (binds []string, env []Var, unknown string) {
 // and the caller, then the binds, in this order.
 func (p *planner) root() error {
 	c := &composer{image: p.image, opened: map[string]bool{}}
-	system := p.kernelOps(c)
-	system = append(system, p.etcOps(c)...)
+	system := slices.Concat(p.kernelOps(c, false), p.emptyOps(c), p.etcOps(c))
 	user := []mountOp{}
 	for _, b := range p.job.Binds {
 		if err := c.add(b); err != nil {
@@ -136,10 +135,7 @@ func (p *planner) root() error {
 		}
 		user = append(user, mountOp{flag: flag, args: []string{b.Src, c.last()}})
 	}
-	// bwrap reads the list of all mounts at each step: /sys, which brings a dozen, comes last.
-	if !slices.ContainsFunc(p.job.Binds, func(b Bind) bool { return within(b.Dst, "/sys") }) && c.add(Bind{Src: "/sys", Dst: "/sys"}) == nil {
-		user = append(user, mountOp{flag: "--bind", args: []string{"/sys", c.last()}})
-	}
+	user = append(user, p.kernelOps(c, true)...)
 	base, err := c.base()
 	if err != nil {
 		return p.fail("%v", err)
@@ -157,23 +153,37 @@ func (p *planner) root() error {
 	return nil
 }
 
-// kernelOps shows /dev, /proc and /sys as apptainer does: the host's. Contained, /dev and the two tmp are new.
-func (p *planner) kernelOps(c *composer) []mountOp {
+// kernelOps shows /dev, /proc and /sys as apptainer does: the host's; contained, /dev is new. bwrap reads the list of all
+// mounts at each step, and these bring a dozen: they come last, but for one that something else is bound in.
+func (p *planner) kernelOps(c *composer, last bool) []mountOp {
 	var ops []mountOp
-	show := func(flag, dst string, args ...string) {
-		if err := c.add(Bind{Src: dst, Dst: dst}); err == nil {
-			ops = append(ops, mountOp{flag: flag, args: append(args, c.last())})
+	for _, dir := range []string{"/dev", "/proc", "/sys"} {
+		inside := func(b Bind) bool {
+			at, _, err := p.image.resolve(b.Dst)
+			return within(b.Dst, dir) || err == nil && within(at, dir)
 		}
+		if slices.ContainsFunc(p.job.Binds, inside) == last || c.add(Bind{Src: dir, Dst: dir}) != nil {
+			continue
+		}
+		op := mountOp{flag: "--bind", args: []string{dir, c.last()}}
+		switch {
+		case dir == "/dev" && p.app.Contain:
+			op = mountOp{flag: "--dev", args: op.args[1:]}
+		case dir == "/dev":
+			op.flag = "--dev-bind"
+		}
+		ops = append(ops, op)
 	}
-	if p.app.Contain {
-		show("--dev", "/dev")
-	} else {
-		show("--dev-bind", "/dev", "/dev")
-	}
-	show("--bind", "/proc", "/proc")
-	if p.app.Contain {
-		show("--tmpfs", "/tmp")
-		show("--tmpfs", "/var/tmp")
+	return ops
+}
+
+// emptyOps gives a contained tool its own places to write to.
+func (p *planner) emptyOps(c *composer) []mountOp {
+	var ops []mountOp
+	for _, dir := range []string{"/tmp", "/var/tmp"} {
+		if p.app.Contain && c.add(Bind{Src: dir, Dst: dir}) == nil {
+			ops = append(ops, mountOp{flag: "--tmpfs", args: []string{c.last()}})
+		}
 	}
 	return ops
 }

@@ -60,10 +60,10 @@ func TestBwrapArgv(t *testing.T) {
 	e := mustPlan(t, h, DefaultPolicy(), bet(), "--bind", "/", "x", "--", "\xff")
 	want := []string{
 		"--die-with-parent", "--info-fd 1", "--block-fd 2", "--file 0 /dev/gate", "--ro-bind " + testRootfs + " /",
-		"--dev-bind /dev /dev", "--bind /proc /proc", "--ro-bind /etc/hosts /etc/hosts",
+		"--ro-bind /etc/hosts /etc/hosts",
 		"--ro-bind-data 3 /etc/passwd", "--ro-bind-data 4 /etc/group",
 		"--bind /fast /fast", "--bind /home /home", "--bind /nd /nd", "--bind /srv /srv", "--bind /tmp /tmp", "--bind /work /work", "--bind /var/tmp /var/tmp",
-		"--bind /sys /sys", "--setenv LD_LIBRARY_PATH /x", "--chdir /work/d",
+		"--dev-bind /dev /dev", "--bind /proc /proc", "--bind /sys /sys", "--setenv LD_LIBRARY_PATH /x", "--chdir /work/d",
 	}
 	if got := steps(e); !slices.Equal(got, want) {
 		t.Errorf("steps\n got %q\nwant %q", got, want)
@@ -275,6 +275,26 @@ func FuzzBwrapPlan(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestBindsInKernelDirectoriesAreNotHidden(t *testing.T) {
+	for bind, dir := range map[string]string{"/work/d:/dev/x": "--dev-bind /dev /dev", "/work/d:/sys/x": "--bind /sys /sys", "/work/d:/shm": "--dev-bind /dev /dev"} {
+		h := bwrapHost(t)
+		h.dir("/dev/x")
+		h.dir("/sys/x")
+		h.dir("/dev/shm")
+		h.dir(testRootfs + "/dev/shm")
+		h.link("dev/shm", testRootfs+"/shm")
+		h.Env = append(h.Env, "NEURODESK_BINDPATH="+bind)
+		e := mustPlan(t, h, DefaultPolicy(), bet())
+		list := steps(e)
+		at := slices.IndexFunc(list, func(s string) bool {
+			return strings.HasPrefix(s, "--bind /work/d /dev/") || strings.HasPrefix(s, "--bind /work/d /sys/")
+		})
+		if before := slices.Index(list, dir); before < 0 || at < before {
+			t.Errorf("%s is bound before %s: %q", bind, dir, list)
+		}
+	}
 }
 
 func TestBwrapWithoutOptionsStartsNothing(t *testing.T) {
