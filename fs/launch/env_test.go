@@ -88,7 +88,7 @@ func TestRuntimeKeepsItsOwnEnvironment(t *testing.T) {
 	h := newHost(t)
 	h.Env = append(h.Env, "APPTAINER_CACHEDIR=/c", "APPTAINER_BIND=/work", "SINGULARITYENV_X=1", "FOO=1", "APPTAINER_NO_EVAL=0")
 	e := mustPlan(t, h, DefaultPolicy(), bet())
-	for _, want := range []string{"APPTAINER_CACHEDIR=/c", "FOO=1", "HOME=/home/u", "APPTAINER_NO_EVAL=1", "APPTAINERENV_X=1"} {
+	for _, want := range []string{"APPTAINER_CACHEDIR=/c", "FOO=1", "HOME=/home/u", "APPTAINER_NO_EVAL=1", "APPTAINERENV_X=1", "GOGC=400"} {
 		if !slices.Contains(e.Env, want) {
 			t.Errorf("lacks %s", want)
 		}
@@ -97,6 +97,10 @@ func TestRuntimeKeepsItsOwnEnvironment(t *testing.T) {
 		if slices.Contains(e.Env, bad) {
 			t.Errorf("has %s", bad)
 		}
+	}
+	h.Env = append(h.Env, "GOGC=50")
+	if e := mustPlan(t, h, DefaultPolicy(), bet()); !slices.Contains(e.Env, "GOGC=50") || slices.Contains(e.Env, "GOGC=400") {
+		t.Errorf("the caller's GOGC does not hold: %q", e.Env)
 	}
 }
 
