@@ -262,6 +262,14 @@ func TestLaunchLockedImageThatIsGone(t *testing.T) {
 // computer or in another folder, and for no other bytes.
 func TestLaunchLockedLocalImage(t *testing.T) {
 	requireTools(t, "apptainer", "bwrap", "mksquashfs", "busybox")
+	file, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	busybox, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	make := func(mark string) []byte {
 		tree := shortDir(t)
 		for _, dir := range []string{"bin", "usr/local/bin", "etc", "tmp", "proc", "sys", "dev"} {
@@ -269,7 +277,7 @@ func TestLaunchLockedLocalImage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for name, text := range map[string][]byte{"bin/busybox": busyboxBinary(t), "usr/local/bin/tool": []byte("#!/bin/busybox sh\necho " + mark + "\n")} {
+		for name, text := range map[string][]byte{"bin/busybox": busybox, "usr/local/bin/tool": []byte("#!/bin/busybox sh\necho " + mark + "\n")} {
 			if err := os.WriteFile(filepath.Join(tree, name), text, 0o755); err != nil {
 				t.Fatal(err)
 			}
