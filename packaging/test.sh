@@ -143,9 +143,12 @@ unit() {
 # out_of_watch: tests of how much memory something takes, or of what is done within a time.
 out_of_watch='^(TestMountMemoryIsFlat|TestLaunchCold|TestSoak)$'
 
-# watched builds the program with the race detector, which says what it finds on stderr: there the tests look for it.
+# watched builds program and launcher with the race detector, which says what it finds on stderr: there the tests look
+# for it.
 watched() {
-    CGO_ENABLED=1 go build -race "${unwatched[@]}" -trimpath -o "$work/watched" ./cmd/neurodeskfs
+    CGO_ENABLED=1 go build -race -trimpath -o "$work/launcher" ./cmd/launcher
+    echo "{\"Replace\": {\"$PWD/cmd/neurodeskfs/embedded/launcher\": \"$work/launcher\"}}" >"$work/overlay.json"
+    CGO_ENABLED=1 go build -race "${unwatched[@]}" -overlay "$work/overlay.json" -trimpath -o "$work/watched" ./cmd/neurodeskfs
 }
 
 integration() {
