@@ -148,7 +148,7 @@ func newRequest(cancel <-chan struct{}) context.Context {
 
 func fillAttr(out *fuse.Attr, id uint64, a volume.Attr) {
 	*out = fuse.Attr{
-		Ino:       id,
+		Ino:       inode(id),
 		Size:      a.Size,
 		Blocks:    1 + a.Size/512, // as the reference client counts
 		Mtime:     uint64(a.MTime),
@@ -311,7 +311,7 @@ func (f *FS) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(volume.Ch
 // dots adds "." and ".." when offset stands before them.
 func dots(in *fuse.ReadIn, add func(fuse.DirEntry) bool) bool {
 	for i, name := range []string{".", ".."} {
-		if in.Offset <= uint64(i) && !add(fuse.DirEntry{Name: name, Mode: syscall.S_IFDIR, Ino: in.NodeId, Off: uint64(i) + cookieDot}) {
+		if in.Offset <= uint64(i) && !add(fuse.DirEntry{Name: name, Mode: syscall.S_IFDIR, Ino: inode(in.NodeId), Off: uint64(i) + cookieDot}) {
 			return false
 		}
 	}
@@ -328,7 +328,7 @@ func (f *FS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 	}
 	err := f.readDir(cancel, in, func(c volume.Child, off uint64) (bool, error) {
 		id, err := f.NodeID(c.Node)
-		return err == nil && out.AddDirEntry(fuse.DirEntry{Name: c.Name, Mode: c.Attr.Mode, Ino: id, Off: off}), err
+		return err == nil && out.AddDirEntry(fuse.DirEntry{Name: c.Name, Mode: c.Attr.Mode, Ino: inode(id), Off: off}), err
 	})
 	return f.status("READDIR", in.NodeId, err)
 }
@@ -346,7 +346,7 @@ func (f *FS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirE
 		if err != nil {
 			return false, err
 		}
-		e := out.AddDirLookupEntry(fuse.DirEntry{Name: c.Name, Mode: c.Attr.Mode, Ino: id, Off: off})
+		e := out.AddDirLookupEntry(fuse.DirEntry{Name: c.Name, Mode: c.Attr.Mode, Ino: inode(id), Off: off})
 		if e == nil {
 			return false, nil
 		}
