@@ -71,7 +71,8 @@ func startSandbox(e *Exec, files []uintptr) (*sandbox, error) {
 	outer, err := syscall.ForkExec(e.Path, argv, &syscall.ProcAttr{Env: e.Env, Files: files})
 	for n, w := range s.wires {
 		syscall.Close(w.theirs)
-		s.wires[n] = wire{w.ours, -1}
+		w.theirs = -1
+		s.wires[n] = w
 	}
 	if err != nil {
 		s.close()
@@ -100,7 +101,7 @@ func (s *sandbox) number(e *Exec) error {
 // setUp has bwrap make the container, up to the moment before it starts the tool. After an error nothing is left of it.
 func (s *sandbox) setUp(feeds []feed) error {
 	err := ErrContainer
-	if writeTo(s.wires[feedOptions].ours, s.options) == nil {
+	if s.give(feedOptions, s.options) == nil {
 		s.shut(feedOptions)
 		err = s.adopt(feeds)
 	}
@@ -119,13 +120,13 @@ func (s *sandbox) setUp(feeds []feed) error {
 
 // adopt makes bwrap's child ours and gives it what it reads.
 func (s *sandbox) adopt(feeds []feed) error {
-	text, err := readAllFrom(s.wires[feedInfo].ours)
+	text, err := io.ReadAll(io.LimitReader(s.wires[feedInfo].ours, maxInfo))
 	if s.tool = childPID(string(text)); err != nil || s.tool == 0 {
 		return ErrContainer
 	}
 	// The child reads the gate once bwrap has let it go on; until then it would hang without bwrap.
 	for range 2 {
-		if err := writeTo(s.wires[feedGate].ours, []byte("x")); err != nil {
+		if err := s.give(feedGate, []byte("x")); err != nil {
 			return ErrContainer
 		}
 	}
@@ -134,7 +135,7 @@ func (s *sandbox) adopt(feeds []feed) error {
 	}
 	s.shut(feedGate)
 	for _, f := range feeds {
-		if err := writeTo(s.wires[f.number].ours, f.text); err != nil {
+		if err := s.give(f.number, f.text); err != nil {
 			return ErrContainer
 		}
 		s.shut(f.number)
@@ -163,32 +164,23 @@ func childPID(info string) int {
 }
 
 // release lets the tool begin.
-func (s *sandbox) release() error { return writeTo(s.wires[feedBlock].ours, []byte("x")) }
+func (s *sandbox) release() error { return s.give(feedBlock, []byte("x")) }
+
+func (s *sandbox) give(n int, text []byte) error {
+	_, err := s.wires[n].ours.Write(text)
+	return err
+}
 
 // began tells whether the tool was started. It is meaningful once the child has ended.
 func (s *sandbox) began() bool {
 	var left int32
-	_, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(s.wires[feedBlock].ours), fionread, uintptr(unsafe.Pointer(&left)))
+	_, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(s.wires[feedBlock].number), fionread, uintptr(unsafe.Pointer(&left)))
 	return e == 0 && left == 0
-}
-
-// reap waits for the end of a child.
-func reap(pid int) (syscall.WaitStatus, error) {
-	for {
-		var status syscall.WaitStatus
-		_, err := syscall.Wait4(pid, &status, 0, nil)
-		if err == nil || !errors.Is(err, syscall.EINTR) {
-			return status, err
-		}
-	}
 }
 
 func (s *sandbox) shut(n int) {
 	if w, ok := s.wires[n]; ok {
-		syscall.Close(w.ours)
-		if w.theirs >= 0 {
-			syscall.Close(w.theirs)
-		}
+		w.close()
 		delete(s.wires, n)
 	}
 }
