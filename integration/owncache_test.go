@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -60,5 +61,27 @@ func TestAnothersCacheIsRefused(t *testing.T) {
 	}
 	if info, err := os.Stat(own); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("others may still write to it: %v, %v", info.Mode(), err)
+	}
+	rootsCaches(t, config, map[string]string{
+		make("taken", attacker, attacker, 0o755): "another user (uid 65533)", make("planted", 0, attacker, 0o755): "another user (uid 65533)", make("open", 0, 0, 0o777): "(mode 777)",
+	})
+}
+
+// rootsCaches: root, who would give the cache to its daemon's user and let
+// everybody run what is in it, takes none that somebody else could have filled.
+func rootsCaches(t *testing.T, config string, refused map[string]string) {
+	for dir, why := range refused {
+		for command, status := range map[string]int{"mount": 1, "mount --foreground": 1, "run": 125} {
+			args := append(strings.Split(command, " "), "--config", config, "--cache", dir, "--", shortDir(t))
+			before, _ := os.Stat(dir)
+			r := run(t, exec.Command(program(t), args...))
+			if r.Status != status || !strings.Contains(r.Stderr, why) || strings.Count(r.Stderr, "\n") != 1 {
+				t.Errorf("root's %s with a cache that is %s: exit status %d, %q", command, filepath.Base(dir), r.Status, r.Stderr)
+			}
+			after, err := os.Stat(dir)
+			if err != nil || exists(filepath.Join(dir, "neurodeskfs.log")) || exists(filepath.Join(dir, "lock")) || after.Sys().(*syscall.Stat_t).Uid != before.Sys().(*syscall.Stat_t).Uid {
+				t.Errorf("root's %s made it its own", command)
+			}
+		}
 	}
 }

@@ -164,7 +164,7 @@ func (f *mountFlags) mount(ctx context.Context, mountpoint string) error {
 			return fmt.Errorf("%w: use it, or neurodeskfs umount %s first", session.ErrMounted, mountpoint)
 		}
 	}
-	if err := ownCache(cfg.Cache.Dir); err != nil {
+	if err := ownCache(cfg.Cache.Dir, cfg.User); err != nil {
 		return err
 	}
 	return f.supervise(ctx, cfg, mountpoint)
@@ -173,7 +173,7 @@ func (f *mountFlags) mount(ctx context.Context, mountpoint string) error {
 // spawn starts the daemon in the background and waits until it is ready. The
 // daemon keeps none of our descriptors and leaves our session.
 func (f *mountFlags) spawn(cfg *config.Config, mountpoint string) error {
-	if err := ownCache(cfg.Cache.Dir); err != nil {
+	if err := ownCache(cfg.Cache.Dir, cfg.User); err != nil {
 		return err
 	}
 	args := []string{"mount", "--foreground", "--ready-fd=3", "--cache=" + cfg.Cache.Dir, "--allow-other=" + strconv.FormatBool(f.allowOther),

@@ -114,7 +114,7 @@ func (f *runFlags) run(c *cobra.Command, args []string) error {
 	if err := checkShebang(mountpoint, shebangLimit()); err != nil {
 		return err
 	}
-	if err := ownCache(cfg.Cache.Dir); err != nil {
+	if err := ownCache(cfg.Cache.Dir, cfg.User); err != nil {
 		return failure{job.StatusError, err}
 	}
 	daemon := []string{"neurodeskfs", "run", "--serve", "--cache=" + cfg.Cache.Dir}

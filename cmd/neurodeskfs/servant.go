@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -111,6 +112,19 @@ func findServant(configured string) (servant, error) {
 	return servant{}, failf(exitUsage, "the daemon's user: %w: make it, or name another with user = in the configuration", err)
 }
 
+// servants are the users that root's daemon may have served as, by number: who is
+// configured, and who is not.
+func servants(configured string) (uids []int) {
+	for _, name := range []string{configured, "neurodeskfs", "nobody"} {
+		if u, err := user.Lookup(name); err == nil {
+			if uid, err := strconv.Atoi(u.Uid); err == nil && mapped("/proc/self/uid_map", uid) {
+				uids = append(uids, uid)
+			}
+		}
+	}
+	return uids
+}
+
 // servantNamed is one that servantOf has chosen, by what String said of it.
 func servantNamed(name string) (*servant, error) {
 	switch name {
@@ -162,8 +176,12 @@ func (s *servant) own(dir string) error {
 		return err
 	}
 	defer root.Close()
-	if info, err := root.Stat("."); err != nil || owner(info) == s.uid {
+	info, err := root.Stat(".")
+	if err != nil || owner(info) == s.uid {
 		return err // all else follows from the last time
+	}
+	if uid := owner(info); uid != 0 && !slices.Contains(servants(s.name), uid) {
+		return failf(exitFailure, "%s belongs to another user (uid %d), who could change what runs from it: choose another cache directory", dir, uid)
 	}
 	if err := cache.Free(dir); err != nil {
 		return err
