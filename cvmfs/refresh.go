@@ -17,8 +17,8 @@ const (
 	minPause     = 10 * time.Second
 )
 
-// Candidate fetches and verifies the newest head without showing it. moved is
-// false when the revision that is shown is still the newest; the time of the
+// Candidate fetches and verifies the newest head without showing it: the servers',
+// or a shared tier's where none can be reached. moved is false when the revision that is shown is still the newest; the time of the
 // look is then noted. A pinned repository never moves.
 func (r *Repository) Candidate(ctx context.Context) (head Head, moved bool, err error) {
 	r.refreshing.Lock()
@@ -38,13 +38,15 @@ func (r *Repository) Candidate(ctx context.Context) (head Head, moved bool, err 
 		// passed: whoever is mounted is not moved back to it.
 		err = fmt.Errorf("%s: the servers offer revision %d, older than %d, which stays", r.opts.FQRN, found.Revision, old.Revision)
 	}
-	if err == nil && !found.Offline && found.Root.Hash != old.Root.Hash {
+	// Without servers, only a shared tier can have a newer one.
+	silent := err == nil && found.Offline && found.Revision == old.Revision
+	if err == nil && !silent && found.Root.Hash != old.Root.Hash {
 		err = r.load(ctx, found)
 	}
-	if err == nil && found.Offline && !errors.Is(found.cause, fetch.ErrOffline) {
+	if silent && !errors.Is(found.cause, fetch.ErrOffline) {
 		err = fmt.Errorf("%s: %w", r.opts.FQRN, found.cause)
 	}
-	if err != nil || found.Offline {
+	if err != nil || silent {
 		return r.stay(ctx, old, err)
 	}
 	if err := r.keep(ctx, found); err != nil {

@@ -124,6 +124,44 @@ func TestTheRevisionOfATierIsRemembered(t *testing.T) {
 	}
 }
 
+// TestARevisionOfATierIsMovedTo: a node that reaches no server moves to what its
+// shared tier has, once that is whole.
+func TestARevisionOfATierIsMovedTo(t *testing.T) {
+	w := newWorld(t, cvmfstest.Options{})
+	w.publish()
+	shared, err := tier.Make(filepath.Join(t.TempDir(), "tier"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	filler := *w
+	filler.opts.Memo, filler.opts.Store = &memo{}, cache.NewMemory(1<<20)
+	filler.opts.Tiers, filler.opts.Fill = []*tier.Tier{shared}, shared
+	filler.mustOpen(1).Close()
+	w.opts.Tiers = []*tier.Tier{shared}
+	r := w.mustOpen(1)
+	w.publish()
+	second := filler.mustOpen(2)
+	w.server.Inject(cvmfstest.All, 0, cvmfstest.Drop(0))
+	if err := w.look(r); err == nil {
+		t.Error("not said that no server can be reached")
+	}
+	w.shows(r, 1)
+	if err := second.Filled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.look(r); err != nil {
+		t.Error(err)
+	}
+	w.shows(r, 2)
+	if !r.Head().Offline {
+		t.Error("not offline")
+	}
+	if err := w.look(r); err == nil {
+		t.Error("not said that no server can be reached")
+	}
+	w.shows(r, 2)
+}
+
 // TestTheCertificateIsRemembered: what was verified before holds without the object
 // that certified it, which a cache may have lost and a server may deny.
 func TestTheCertificateIsRemembered(t *testing.T) {
