@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/catalog"
 	"github.com/neurodesk/neurodeskfs/cvmfs/fetch"
@@ -150,6 +152,34 @@ func TestPieces(t *testing.T) {
 		recycle(p)
 	}
 	recycle(nil)
+}
+
+// TestShelf: what is put there is found, whoever looks for it, until its time is over.
+func TestShelf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := shelf{free: map[int][]*[]byte{}}
+		b := make([]byte, minLarge)
+		s.put(5, &b)
+		if s.get(6) != nil {
+			t.Error("a buffer of another size")
+		}
+		found := make(chan *[]byte)
+		go func() { found <- s.get(5) }()
+		if <-found != &b {
+			t.Error("another goroutine does not find it")
+		}
+		s.put(5, &b)
+		time.Sleep(shelfLife)
+		synctest.Wait()
+		if s.get(5) != nil {
+			t.Error("it lies there for ever")
+		}
+		s.put(5, &b)
+		if s.get(5) != &b {
+			t.Error("nothing lies there any more")
+		}
+		time.Sleep(shelfLife) // the timer ends
+	})
 }
 
 // TestAcceptReuses: in the long run an object of usual size costs no buffer.

@@ -10,7 +10,7 @@
 // manifest (cvmfs/trust), then content hashes. What fails is not stored.
 //
 // LOCK ORDER: catalogs.mu before objects.mu; neither is held during I/O other
-// than opening a local file.
+// than opening a local file. shelf.mu is a leaf.
 package cvmfs
 
 import (
