@@ -55,7 +55,10 @@ type intake struct {
 	inflating chan struct{} // one for each processor, for large objects
 }
 
-func newIntake() *intake { return &intake{inflating: make(chan struct{}, runtime.GOMAXPROCS(0))} }
+// newIntake counts the processors: GOMAXPROCS may be one more (cmd/neurodeskfs).
+func newIntake() *intake {
+	return &intake{inflating: make(chan struct{}, min(runtime.NumCPU(), runtime.GOMAXPROCS(0)))}
+}
 
 // accept copies the content of body to w and verifies hash and size. What is
 // wrong with the body wraps fetch.ErrContent; what is wrong with w does not.

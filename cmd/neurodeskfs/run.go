@@ -191,6 +191,7 @@ func (f *runFlags) daemon(ctx context.Context, mountpoint string) error {
 	unix.CloseOnExec(f.ready)
 	unix.CloseOnExec(f.until)
 	limitMemory()
+	addProcessor()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("job", os.Getpid())
 	cfg, err := f.load()
 	var d *daemon

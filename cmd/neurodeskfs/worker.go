@@ -60,6 +60,7 @@ func newWorker() *cobra.Command {
 func work(ctx context.Context) error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE)
 	limitMemory()
+	addProcessor()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	duty, err := session.Attend(workerSocket)
 	if err != nil {

@@ -10,7 +10,7 @@
 //
 // # Readers
 //
-// A few readers (GOMAXPROCS, from 2 to 4) sit in a blocking read(2) on the one
+// A few readers (one for each processor, from 2 to 4) sit in a blocking read(2) on the one
 // descriptor. Each handles what it reads inline, through go-fuse's
 // ProtocolServer, and answers with one write(2). A handler that takes long, as
 // a download does, keeps its reader and its slot; when every reader has been in
@@ -68,8 +68,9 @@ type Options struct {
 	// Logger receives panics of handlers (error), refused memory locks and
 	// unexpected device errors. Default: discard.
 	Logger *slog.Logger
-	// Readers is how many readers wait for requests. Default 0: GOMAXPROCS,
-	// clamped to 2..4; more made things slower.
+	// Readers is how many readers wait for requests. Default 0: as many as there
+	// are processors, or GOMAXPROCS if that is less, clamped to 2..4; more made
+	// things slower.
 	Readers int
 	// Handover is what an earlier process left of the connection, on whose
 	// descriptor INIT was answered already. Nil: Serve answers it.
@@ -138,7 +139,7 @@ func New(f *os.File, raw fuse.RawFileSystem, o Options) *Session {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Readers <= 0 {
-		o.Readers = min(max(runtime.GOMAXPROCS(0), 2), 4)
+		o.Readers = max(2, min(4, runtime.NumCPU(), runtime.GOMAXPROCS(0)))
 	}
 	s := &Session{
 		file:    f,
