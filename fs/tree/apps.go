@@ -64,10 +64,10 @@ func (x *index) app(ctx context.Context, name string) (list []*img, whole bool, 
 	errs := make([]error, len(list))
 	var g sync.WaitGroup
 	for i, m := range list {
+		if m.silent {
+			continue // it is listed unseen
+		}
 		g.Go(func() {
-			if m.silent {
-				return // it is listed unseen
-			}
 			if errs[i] = x.failed(m); errs[i] == nil {
 				_, errs[i] = x.await(ctx, m)
 			}
@@ -95,10 +95,18 @@ func (x *index) app(ctx context.Context, name string) (list []*img, whole bool, 
 
 // unseenBuild reports whether a build of an app is known by its name only.
 func (x *index) unseenBuild(app, build string) bool {
+	m := x.named(app, build)
+	return m != nil && m.unknown()
+}
+
+// named returns a build of an app as it was listed, or nil.
+func (x *index) named(app, build string) *img {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	i := slices.IndexFunc(x.byApp[app], func(m *img) bool { return m.build() == build })
-	return i >= 0 && x.byApp[app][i].unknown()
+	if i := slices.IndexFunc(x.byApp[app], func(m *img) bool { return m.build() == build }); i >= 0 {
+		return x.byApp[app][i]
+	}
+	return nil
 }
 
 // find returns one published image of an app, reading no other.
@@ -106,13 +114,7 @@ func (x *index) find(ctx context.Context, app, build string) (*img, error) {
 	if err := wait(ctx, x.listed); err != nil {
 		return nil, err
 	}
-	x.mu.Lock()
-	i := slices.IndexFunc(x.byApp[app], func(m *img) bool { return m.build() == build })
-	var m *img
-	if i >= 0 {
-		m = x.byApp[app][i]
-	}
-	x.mu.Unlock()
+	m := x.named(app, build)
 	absent := fmt.Errorf("image %q of app %q: %w", build, app, iofs.ErrNotExist)
 	if m == nil {
 		return nil, absent

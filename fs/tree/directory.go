@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	iofs "io/fs"
 	"maps"
 	"path"
@@ -22,10 +23,25 @@ const absentSoon = 0 // how long the absence of what may come at any time is bel
 type generation struct {
 	*Tree
 	index *index
+	// told are the paths of the directories that the kernel may know; nil: nothing
+	// is compared, and what is looked up here is told to the kernel.
+	told map[string]uint64
 }
 
 // now is the generation that is shown.
-func (t *Tree) now() generation { return generation{t, t.index.Load()} }
+func (t *Tree) now() generation { return generation{Tree: t, index: t.index.Load()} }
+
+var signSeed = maphash.MakeSeed()
+
+// intern numbers a node. What is only compared gets a number of its own kind: were
+// it given one of the table, it would count as known to the kernel from then on,
+// and each revision would compare, and make known, what lies one level deeper.
+func (t generation) intern(record string) (uint64, error) {
+	if t.told != nil {
+		return maphash.String(signSeed, record), nil
+	}
+	return t.o.Table.Intern(record)
+}
 
 // directory finds one of the tree's own directories by its path.
 func (t generation) directory(p string) (directory, error) {
@@ -66,7 +82,7 @@ func (t generation) directory(p string) (directory, error) {
 }
 
 // fixed is a directory of directories that are always there.
-func (t *Tree) fixed(parent string, names ...string) directory {
+func (t generation) fixed(parent string, names ...string) directory {
 	return directory{
 		names: func(context.Context) ([]string, error) { return names, nil },
 		child: func(_ context.Context, name string) (volume.Child, error) {
@@ -214,8 +230,10 @@ func (t generation) appDir(app string) directory {
 			return child(ctx, name)
 		},
 		sign: func(ctx context.Context, name string) (string, error) {
-			if t.index.unseenBuild(app, name) {
-				return signDir, nil
+			if m := t.index.named(app, name); m != nil && m.silent {
+				if _, told := t.told["apps/"+app+"/"+name]; !told || m.unknown() {
+					return signDir, nil // nor need it be looked into: there may be 100,000
+				}
 			}
 			return signChild(ctx, child, name)
 		},
@@ -281,7 +299,7 @@ func (t generation) buildDir(app, build string) directory {
 }
 
 // imageLink leads to the image itself, where that is a single file.
-func (t *Tree) imageLink(m *img, base string) (volume.Child, error) {
+func (t generation) imageLink(m *img, base string) (volume.Child, error) {
 	p := base + "/image.sif"
 	switch {
 	case m.info.Spec.Kind == image.KindBlob:
@@ -296,7 +314,7 @@ func (t *Tree) imageLink(m *img, base string) (volume.Child, error) {
 }
 
 // besideFile shows a file that lies beside the image in its source.
-func (t *Tree) besideFile(ctx context.Context, m *img, base, name string) (volume.Child, error) {
+func (t generation) besideFile(ctx context.Context, m *img, base, name string) (volume.Child, error) {
 	text, err := m.container.text(ctx, name)
 	if err != nil {
 		return volume.Child{}, err
@@ -342,7 +360,7 @@ func (t generation) buildBinDir(app, build string) directory {
 }
 
 // cvmfsDir is M/cvmfs. A repository that the host has mounted is a link there.
-func (t *Tree) cvmfsDir() directory {
+func (t generation) cvmfsDir() directory {
 	return directory{
 		names: func(context.Context) ([]string, error) {
 			var names []string

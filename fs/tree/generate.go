@@ -56,7 +56,7 @@ func (t generation) describe(m *img, name string) launch.Command {
 }
 
 // commandFile is the executable text that runs c.
-func (t *Tree) commandFile(dir string, c launch.Command, published time.Time) (volume.Child, error) {
+func (t generation) commandFile(dir string, c launch.Command, published time.Time) (volume.Child, error) {
 	p := dir + "/" + c.Command
 	if err := c.Validate(); err != nil {
 		return volume.Child{}, fmt.Errorf("%w: %w", notExist(p), err)

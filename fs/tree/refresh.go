@@ -38,7 +38,7 @@ func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
 	t.index.Store(x)
 	t.listings.Purge() // they hold the old one
 	old.stop()
-	changes, err := t.compare(ctx, generation{t, old}, generation{t, x})
+	changes, err := t.compare(ctx, old, x)
 	if unlisted := x.unlisted(); unlisted != nil {
 		err = errors.Join(err, fmt.Errorf("what was known of a source stays, for it cannot be listed: %w", unlisted))
 	}
@@ -46,14 +46,15 @@ func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
 }
 
 // compare finds the directories that the kernel may know and that differ.
-func (t *Tree) compare(ctx context.Context, before, after generation) ([]volume.Change, error) {
-	dirs := map[uint64]string{}
+func (t *Tree) compare(ctx context.Context, old, x *index) ([]volume.Change, error) {
+	dirs := map[string]uint64{}
 	err := t.o.Table.Each(dirRecord(""), func(entry uint64, record string) bool {
-		dirs[entry] = strings.TrimPrefix(record, dirRecord(""))
+		dirs[strings.TrimPrefix(record, dirRecord(""))] = entry
 		return true
 	})
+	before, after := generation{t, old, dirs}, generation{t, x, dirs}
 	var changes []volume.Change
-	for entry, path := range dirs {
+	for path, entry := range dirs {
 		if path == "" || strings.HasPrefix(path, ".neurodeskfs/images") || strings.HasPrefix(path, ".neurodeskfs/locked") || path == "cvmfs" {
 			continue // what they show does not depend on the revision
 		}
@@ -155,7 +156,7 @@ func (t *Tree) Reconcile(ctx context.Context) ([]volume.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := generation{t, x}
+	now := generation{Tree: t, index: x}
 	var changes []volume.Change
 	for path, entry := range dirs {
 		var names []string

@@ -253,13 +253,13 @@ func (t *Tree) lookup(ctx context.Context, dir uint64, name string) (volume.Chil
 }
 
 // dir is the child that stands for the directory at path.
-func (t *Tree) dir(path string) (volume.Child, error) {
-	n, err := t.o.Table.Intern(dirRecord(path))
-	return volume.Child{Node: volume.Node{Volume: t, Entry: n}, Attr: t.dirAttr(), Valid: volume.Forever}, err
+func (t generation) dir(path string) (volume.Child, error) {
+	n, err := t.intern(dirRecord(path))
+	return volume.Child{Node: volume.Node{Volume: t.Tree, Entry: n}, Attr: t.dirAttr(), Valid: volume.Forever}, err
 }
 
 // dirUnless is the directory at path, or err.
-func (t *Tree) dirUnless(err error, path string) (volume.Child, error) {
+func (t generation) dirUnless(err error, path string) (volume.Child, error) {
 	if err != nil {
 		return volume.Child{}, err
 	}
@@ -272,9 +272,9 @@ func (t *Tree) dirAttr() volume.Attr {
 }
 
 // link is the child that is a symbolic link at path.
-func (t *Tree) link(path, target string) (volume.Child, error) {
-	n, err := t.o.Table.Intern(string(recordLink) + "\x00" + path + "\x00" + target)
-	return volume.Child{Node: volume.Node{Volume: t, Entry: n}, Attr: linkAttr(target), Valid: volume.Forever}, err
+func (t generation) link(path, target string) (volume.Child, error) {
+	n, err := t.intern(string(recordLink) + "\x00" + path + "\x00" + target)
+	return volume.Child{Node: volume.Node{Volume: t.Tree, Entry: n}, Attr: linkAttr(target), Valid: volume.Forever}, err
 }
 
 func linkAttr(target string) volume.Attr {
@@ -283,10 +283,10 @@ func linkAttr(target string) volume.Attr {
 
 // file is the child that is a generated file at path. The same content at the
 // same path is the same node.
-func (t *Tree) file(path string, mode uint32, mtime time.Time, content []byte) (volume.Child, error) {
+func (t generation) file(path string, mode uint32, mtime time.Time, content []byte) (volume.Child, error) {
 	f := generated{path: path, mode: mode, mtime: mtime.Unix(), content: string(content)}
-	n, err := t.o.Table.Intern(f.record())
-	return volume.Child{Node: volume.Node{Volume: t, Entry: n}, Attr: f.attr(), Valid: volume.Forever}, err
+	n, err := t.intern(f.record())
+	return volume.Child{Node: volume.Node{Volume: t.Tree, Entry: n}, Attr: f.attr(), Valid: volume.Forever}, err
 }
 
 type generated struct {
