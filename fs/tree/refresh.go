@@ -68,32 +68,44 @@ func (t *Tree) compare(ctx context.Context, old, x *index) ([]volume.Change, err
 }
 
 // differing lists the names in the directory at path that stand for something
-// else after than before. What cannot be told any more of the directory as it
-// was is taken to differ, subdirectories aside: they have one node for ever.
+// else after than before, with the errors of those of which it cannot be told now.
 func differing(ctx context.Context, before, after generation, path string) (names []string, err error) {
 	b, err := after.signs(ctx, path)
-	if err != nil {
+	if b == nil {
 		return nil, err
 	}
-	a, err := before.signs(ctx, path)
-	if err != nil && ctx.Err() != nil {
-		return nil, err
+	a, aErr := before.signs(ctx, path)
+	if aErr != nil && ctx.Err() != nil {
+		return nil, aErr
 	}
-	for name, sign := range a {
-		if b[name] != sign {
-			names = append(names, name)
-		}
-	}
-	for name, sign := range b {
-		if _, ok := a[name]; !ok && (err == nil || sign != signDir) {
-			names = append(names, name)
-		}
-	}
-	return names, nil
+	return unlike(a, b), err
 }
 
-// signDir is the sign of a subdirectory.
-const signDir = "directory"
+// unlike lists the names whose signs differ. What cannot be told of the directory as
+// it was (before is nil) or of a name is taken to differ, subdirectories aside: they
+// have one node for ever, and to forget one takes away what is mounted below it.
+func unlike(before, after map[string]string) (names []string) {
+	for name, was := range before {
+		is, there := after[name]
+		mayBeDir := there && (was == signDir || was == signUnknown) && (is == signDir || is == signUnknown)
+		if is != was && !mayBeDir {
+			names = append(names, name)
+		}
+	}
+	for name, is := range after {
+		if _, known := before[name]; !known && (before != nil || is != signDir && is != signUnknown) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// signDir is the sign of a subdirectory, signUnknown that of a name which could not
+// be looked up.
+const (
+	signDir     = "directory"
+	signUnknown = "unknown"
+)
 
 // signChild is the sign of a name where no other is known.
 func signChild(ctx context.Context, child func(context.Context, string) (volume.Child, error), name string) (string, error) {
@@ -108,16 +120,15 @@ func signChild(ctx context.Context, child func(context.Context, string) (volume.
 }
 
 // signs maps the names in a directory to what they stand for; a directory that
-// is not there has none.
+// is not there has none. With an error, some are signUnknown, or the map is nil.
 func (t generation) signs(ctx context.Context, path string) (map[string]string, error) {
-	m := map[string]string{}
 	d, err := t.directory(path)
 	if err != nil {
 		return nil, err
 	}
 	names, err := d.names(ctx)
 	if errors.Is(err, iofs.ErrNotExist) {
-		return m, nil
+		return map[string]string{}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -128,17 +139,26 @@ func (t generation) signs(ctx context.Context, path string) (map[string]string, 
 			return signChild(ctx, d.child, name)
 		}
 	}
+	return signAll(ctx, names, sign)
+}
+
+func signAll(ctx context.Context, names []string, sign func(context.Context, string) (string, error)) (map[string]string, error) {
+	m := map[string]string{}
+	var errs []error
 	for _, name := range names {
 		s, err := sign(ctx, name)
-		if errors.Is(err, iofs.ErrNotExist) {
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.Is(err, iofs.ErrNotExist):
 			continue
-		}
-		if err != nil {
-			return nil, err
+		case err != nil:
+			errs = append(errs, err)
+			s = signUnknown
 		}
 		m[name] = s
 	}
-	return m, nil
+	return m, errors.Join(errs...)
 }
 
 // Changed is when listings changed last.
