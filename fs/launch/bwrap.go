@@ -75,6 +75,9 @@ func (h *Host) optionVariable() string {
 	return ""
 }
 
+// maxBwrapArgs is how many arguments a tool may have under bwrap, which takes 9,000 words, its own options among them.
+const maxBwrapArgs = 8000
+
 // bwrapOptions takes over the runtime's options that have a meaning under bwrap. It gives the first that has none.
 func (p *planner) bwrapOptions() (binds []string, env []Var, unknown string) {
 	if p.job.WritableTmpfs {
@@ -82,6 +85,9 @@ func (p *planner) bwrapOptions() (binds []string, env []Var, unknown string) {
 	}
 	if name := p.host.optionVariable(); name != "" {
 		return nil, nil, name
+	}
+	if len(p.args) > maxBwrapArgs {
+		return nil, nil, "more than " + strconv.Itoa(maxBwrapArgs) + " arguments"
 	}
 	options := p.job.Options
 	for len(options) > 0 {

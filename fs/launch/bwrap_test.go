@@ -230,6 +230,20 @@ func TestBwrapHandsOver(t *testing.T) {
 	}
 }
 
+func TestBwrapTakesSoManyArguments(t *testing.T) {
+	h, many := bwrapHost(t), make([]string, maxBwrapArgs+1)
+	if e := mustPlan(t, h, DefaultPolicy(), bet(), many[1:]...); e.Runtime != "bwrap" {
+		t.Errorf("%d arguments: %s", len(many)-1, e.Runtime)
+	}
+	if _, err := h.plan(DefaultPolicy(), bet(), many...); err == nil || !strings.Contains(err.Error(), "8000 arguments") {
+		t.Errorf("without apptainer: %v", err)
+	}
+	h.Env = append(h.Env, "PATH=/fast:/usr/bin", "NEURODESK_RUNTIME=bwrap")
+	if e := mustPlan(t, h, DefaultPolicy(), bet(), many...); e.Runtime != "apptainer" {
+		t.Errorf("%d arguments: %s", len(many), e.Runtime)
+	}
+}
+
 func TestBwrapLine(t *testing.T) {
 	h := bwrapHost(t)
 	h.Env = append(h.Env, "NEURODESK_DEBUG=1")
