@@ -207,7 +207,7 @@ var conformance = map[string]trial{
 	"environment":                invoke("env", "-0").with("OMP_NUM_THREADS=3", "SLURM_Q=a=b,c\nd\\n \"q\" 'r' $(id) `id` ${HOME} é", "FOO=1", "PYTHONPATH=/x", "TERM=dumb").unordered(),
 	"environment by prefix":      invoke("env", "-0").with("APPTAINERENV_A=$HOME", "SINGULARITYENV_B=b", "APPTAINERENV_PREPEND_PATH=/p", "APPTAINERENV_LD_PRELOAD=").unordered(),
 	"environment of a bind":      invoke("env", "-0").with("APPTAINER_BINDPATH=@WORK:/data:ro,/none:/x").warns("left out: /none").unordered(),
-	"read-only image":            shell("for d in / /usr /opt /etc /bin /mnt; do (: >$d/ndtest) 2>/dev/null && echo $d; done; :"),
+	"read-only image":            shell("for d in / /usr /opt /etc /bin /mnt; do (: >$d/ndtest) 2>/dev/null && rm $d/ndtest && echo $d; done; :"),
 	"places that can be written": shell("for d in /tmp /var/tmp /dev/shm @WORK @HOME; do (: >$d/ndtest$$) 2>/dev/null && rm $d/ndtest$$ && echo $d; done"),
 	"kernel's file systems":      shell("for d in /proc /sys /dev /dev/pts /dev/shm; do stat -f -c '%n %T' $d 2>/dev/null || ls -d $d; done; cat /proc/self/comm; ls /dev/null /dev/full"),
 	"tree of the image":          shell("ls -a / | grep -v -e ^neuro; ls /opt /usr /etc | head -40").unordered(),
