@@ -1,10 +1,12 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs"
 	"github.com/neurodesk/neurodeskfs/fs/volume"
@@ -18,15 +20,9 @@ import (
 // nothing has moved: a revision that was shown without telling the kernel all
 // that changed would be a mixture for as long as the kernel keeps names.
 func (r *Raw) Move(ctx context.Context, head cvmfs.Head) ([]volume.Change, error) {
-	dirs, err := r.known()
-	if err != nil {
-		return nil, err
-	}
 	old := *r.shown.Load()
-	for _, d := range dirs {
-		if err := r.prepare(ctx, old, head.Root, d.path); err != nil {
-			return nil, err
-		}
+	if err := r.walk(func(d knownDir) (bool, error) { return r.prepare(ctx, old, head.Root, d.path) }); err != nil {
+		return nil, err
 	}
 	shown := append(append([]cvmfs.CatalogRef{}, old[max(0, len(old)+1-maxShown):]...), head.Root)
 	r.view.repo.Show(head)
@@ -40,16 +36,21 @@ func (r *Raw) Move(ctx context.Context, head cvmfs.Head) ([]volume.Change, error
 func (r *Raw) Changes(ctx context.Context) ([]volume.Change, error) {
 	shown := *r.shown.Load()
 	old, root := shown[:len(shown)-1], shown[len(shown)-1]
-	dirs, err := r.known() // again: the kernel was told of more meanwhile
 	var changes []volume.Change
-	for _, d := range dirs {
-		names, changed, cmpErr := r.compare(ctx, old, root, d.path)
-		err = errors.Join(err, cmpErr)
+	var errs []error
+	err := r.walk(func(d knownDir) (bool, error) { // again: the kernel was told of more meanwhile
+		at, err := r.twice(ctx, old, root, d.path)
+		names, changed := []string(nil), err != nil
+		if err == nil {
+			names, changed, err = r.compare(ctx, at)
+		}
+		errs = append(errs, err)
 		if changed {
 			changes = append(changes, volume.Change{Dir: volume.Node{Volume: r, Entry: d.entry}, Names: names})
 		}
-	}
-	return changes, err
+		return at.settled(), nil
+	})
+	return changes, errors.Join(append(errs, err)...)
 }
 
 // knownDir is a directory that the kernel may know.
@@ -58,54 +59,107 @@ type knownDir struct {
 	path  string
 }
 
+// known lists the directories that the kernel may know, each before those below it.
 func (r *Raw) known() (dirs []knownDir, err error) {
 	prefix := r.Key() + "\x00"
 	err = r.table.Each(prefix, func(entry uint64, record string) bool {
 		dirs = append(dirs, knownDir{entry, record[len(prefix):]})
 		return true
 	})
+	slices.SortFunc(dirs, func(a, b knownDir) int { return slices.CompareFunc([]byte(a.path), []byte(b.path), slashFirst) })
 	return dirs, err
 }
 
-// prepare fetches the catalogs that compare reads.
-func (r *Raw) prepare(ctx context.Context, before []cvmfs.CatalogRef, after cvmfs.CatalogRef, path string) error {
-	for _, roots := range [][]cvmfs.CatalogRef{{after}, before} {
-		e, ok, err := r.latest(ctx, roots, path)
-		if err == nil && !ok {
-			return nil // compare has nothing to list
-		}
-		if err == nil {
-			_, err = r.view.repo.Listed(ctx, e.Ref)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+// slashFirst orders the bytes of paths so that a directory's own come right behind it.
+func slashFirst(a, b byte) int {
+	return cmp.Or(cmp.Compare(min(a^'/', 1), min(b^'/', 1)), cmp.Compare(a, b))
 }
 
-// compare lists the names in which the directory path, as it was shown last,
-// differs from the revision after. That a directory came or went is its
-// parent's change.
-func (r *Raw) compare(ctx context.Context, before []cvmfs.CatalogRef, after cvmfs.CatalogRef, path string) (names []string, changed bool, err error) {
-	b, ok, err := r.latest(ctx, []cvmfs.CatalogRef{after}, path)
-	if err != nil || !ok {
-		return nil, err != nil, err
+// walk calls fn for the directories that the kernel may know, but for those below
+// one of which fn says that nothing below it changed: in a year there may come to be
+// 100,000, of which a revision changes few.
+func (r *Raw) walk(fn func(knownDir) (settled bool, err error)) error {
+	dirs, err := r.known()
+	above, settled := "", false
+	for _, d := range dirs {
+		if settled && strings.HasPrefix(d.path, above+"/") {
+			continue
+		}
+		above = d.path
+		var fnErr error
+		if settled, fnErr = fn(d); fnErr != nil {
+			return fnErr
+		}
 	}
-	a, ok, err := r.latest(ctx, before, path)
-	if err != nil || !ok {
-		return nil, true, err // of a time that we know nothing of
+	return err
+}
+
+// twice is a directory as it was shown last, and as it is in the revision after.
+type twice struct {
+	before, after   cvmfs.Entry
+	wasThere, stays bool // it has the one, and the other
+	same            bool // the same catalog lists it
+}
+
+// settled reports whether nothing below the directory can have changed for whoever
+// knows it: that it went is its parent's change.
+func (t twice) settled() bool { return t.same || t.wasThere && !t.stays }
+
+// twice finds the directory path in the newest of the revisions before that has it,
+// and in the one after.
+func (r *Raw) twice(ctx context.Context, before []cvmfs.CatalogRef, after cvmfs.CatalogRef, path string) (t twice, err error) {
+	if t.after, t.stays, err = r.latest(ctx, []cvmfs.CatalogRef{after}, path); err != nil {
+		return t, err
 	}
-	attrs := r.view.attr(a) != r.view.attr(b)
-	x, err := r.view.repo.Listed(ctx, a.Ref)
+	if t.before, t.wasThere, err = r.latest(ctx, before, path); err != nil || !t.stays || !t.wasThere {
+		return t, err
+	}
+	x, err := r.lister(ctx, t.before)
 	if err != nil {
-		return nil, true, err
+		return t, err
 	}
-	y, err := r.view.repo.Listed(ctx, b.Ref)
-	if err != nil || x.Hash == y.Hash {
-		return nil, attrs || err != nil, err
+	y, err := r.lister(ctx, t.after)
+	t.same = x.Hash == y.Hash && x.Mount == y.Mount
+	return t, err
+}
+
+// lister is the catalog that lists a directory. It is not fetched: nobody may have entered it.
+func (r *Raw) lister(ctx context.Context, dir cvmfs.Entry) (cvmfs.CatalogRef, error) {
+	ref, attached, err := r.view.repo.Attached(ctx, dir)
+	if err == nil && !attached {
+		ref = dir.Ref.CatalogRef
 	}
-	names, err = r.differing(ctx, a, b)
+	return ref, err
+}
+
+// prepare fetches the catalogs that compare reads.
+func (r *Raw) prepare(ctx context.Context, before []cvmfs.CatalogRef, after cvmfs.CatalogRef, path string) (settled bool, err error) {
+	t, err := r.twice(ctx, before, after, path)
+	if err != nil || t.same || !t.stays || !t.wasThere {
+		return t.settled(), err // compare has nothing to list
+	}
+	for _, e := range []cvmfs.Entry{t.after, t.before} {
+		if _, err := r.view.repo.Listed(ctx, e.Ref); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// compare lists the names in which a directory, as it was shown last, differs from
+// the revision after. That a directory came or went is its parent's change.
+func (r *Raw) compare(ctx context.Context, t twice) (names []string, changed bool, err error) {
+	switch {
+	case !t.stays:
+		return nil, false, nil
+	case !t.wasThere:
+		return nil, true, nil // of a time that we know nothing of
+	}
+	attrs := r.view.attr(t.before) != r.view.attr(t.after)
+	if t.same {
+		return nil, attrs, nil
+	}
+	names, err = r.differing(ctx, t.before, t.after)
 	return names, attrs || len(names) > 0 || err != nil, err
 }
 
