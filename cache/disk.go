@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -43,8 +44,9 @@ type Options struct {
 	// Joint lets other processes that say so too use the directory at the same
 	// time; see joint.go. Pins cannot be changed then.
 	Joint bool
-	// Begin delays what is done beside until it is closed: the look at all files.
-	// Nil: it begins at once.
+	// Begin delays what is done beside until it is closed: to load what the index
+	// says of the objects, and the look at all files. Until then they are found
+	// all the same, but do not count. Nil: Open loads, and the look begins at once.
 	Begin <-chan struct{}
 	// Logger takes warnings; default: none are written.
 	Logger *slog.Logger
@@ -187,7 +189,7 @@ func (d *Disk) takeDir(made bool) error {
 	c := contents{fresh: true}
 	if noLocks == nil {
 		emptyTmp(d.dir)
-		d.index, c = openIndex(filepath.Join(d.dir, indexFile), d.opts.FileMode)
+		d.index, c = openIndex(filepath.Join(d.dir, indexFile), d.opts.FileMode, d.opts.Begin != nil)
 	} else {
 		d.log.Warn("cache directory has no locks; working without an index: let no second process use it", "dir", d.dir, "err", noLocks)
 	}
@@ -202,11 +204,7 @@ func (d *Disk) takeDir(made bool) error {
 // adoptContents takes over what the index held, before any other goroutine runs.
 func (d *Disk) adoptContents(c contents) {
 	now := time.Now().UnixNano()
-	for k, r := range c.objs {
-		d.objs[k] = r
-		d.used += r.size
-		d.clock = max(d.clock, min(r.used, now)) // a clock that was set back must not freeze the order
-	}
+	d.adoptObjects(c.objs, now)
 	d.adoptPins(c)
 	d.former = c.state
 	d.state = doubt(c.state, c.fresh, bootID(), now)
@@ -219,8 +217,33 @@ func (d *Disk) adoptContents(c contents) {
 			case <-d.quit: // which scan sees
 			}
 		}
+		if c.objs == nil && d.interrupted(context.Background()) == nil {
+			objs, err := d.index.objects()
+			d.noteIndex(err)
+			d.adoptObjects(objs, now)
+		}
 		d.scan(thorough)
 	})
+}
+
+// adoptObjects takes over what the index said at now, as far as nothing newer is
+// known. The mutex is let go now and then, for readers.
+func (d *Disk) adoptObjects(objs map[string]rec, now int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for k, r := range objs {
+		if n++; n%4096 == 0 {
+			d.mu.Unlock()
+			d.mu.Lock()
+		}
+		if _, ok := d.objs[k]; ok {
+			continue
+		}
+		d.objs[k] = r
+		d.used += r.size
+		d.clock = max(d.clock, min(r.used, now)) // a clock that was set back must not freeze the order
+	}
 }
 
 func (d *Disk) adoptPins(c contents) {

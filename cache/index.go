@@ -53,7 +53,7 @@ type state struct {
 
 // contents is all that is kept in memory of an index.
 type contents struct {
-	objs   map[string]rec
+	objs   map[string]rec // nil: they are loaded later
 	pins   map[pinID]bool
 	state  state
 	fresh  bool // there was no index, or a damaged one
@@ -83,14 +83,18 @@ func guard(fn func() error) (err error) {
 
 // openIndex opens or makes the index and loads it. A damaged index is removed
 // and made anew (fresh). When it cannot be made at all, the index has no file
-// and reason says why.
-func openIndex(path string, mode os.FileMode) (*index, contents) {
+// and reason says why. Of an index that was there the objects are not loaded if
+// later is set.
+func openIndex(path string, mode os.FileMode, later bool) (*index, contents) {
 	x := &index{path: path, mode: mode}
 	why := checkIndexFile(path)
 	if why == nil {
 		var c contents
 		if why = x.open(false); why == nil {
-			if c, why = x.load(); why == nil {
+			if c, why = x.load(); why == nil && !later {
+				c.objs, why = x.objects()
+			}
+			if why == nil {
 				return x, c
 			}
 			x.close()
@@ -217,10 +221,10 @@ func unseal(key, sealed []byte) ([]byte, bool) {
 	return sealed[:n:n], c == binary.LittleEndian.Uint32(sealed[n:])
 }
 
-// load reads what is kept in memory. Single damaged values are left out; an
-// index of another layout is errIndexDamaged.
+// load reads what is kept in memory, but for the objects. Single damaged values are
+// left out; an index of another layout is errIndexDamaged.
 func (x *index) load() (contents, error) {
-	c := contents{objs: map[string]rec{}, pins: map[pinID]bool{}}
+	c := contents{pins: map[pinID]bool{}}
 	err := x.view(func(tx *bolt.Tx) error {
 		st := tx.Bucket(bucketState)
 		if l, ok := unseal([]byte("layout"), st.Get([]byte("layout"))); !ok || string(l) != layoutText {
@@ -232,19 +236,6 @@ func (x *index) load() (contents, error) {
 			c.state.until = int64(binary.LittleEndian.Uint64(v[16:]))
 			c.state.boot = string(v[24:])
 		}
-		err := tx.Bucket(bucketObjects).ForEach(func(k, sealed []byte) error {
-			v, ok := unseal(k, sealed)
-			if ok && len(v) == 16 && CheckKey(string(k)) == nil {
-				r := rec{size: int64(binary.LittleEndian.Uint64(v)), used: int64(binary.LittleEndian.Uint64(v[8:]))}
-				if r.size >= trailerSize {
-					c.objs[string(k)] = r
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
 		return tx.Bucket(bucketPins).ForEach(func(k, sealed []byte) error {
 			key, owner, two := strings.Cut(string(k), "\x00")
 			if _, ok := unseal(k, sealed); ok && two && CheckKey(key) == nil {
@@ -254,6 +245,24 @@ func (x *index) load() (contents, error) {
 		})
 	})
 	return c, err
+}
+
+// objects reads what is known of the objects. There may be a million.
+func (x *index) objects() (map[string]rec, error) {
+	objs := map[string]rec{}
+	err := x.view(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketObjects).ForEach(func(k, sealed []byte) error {
+			v, ok := unseal(k, sealed)
+			if ok && len(v) == 16 && CheckKey(string(k)) == nil {
+				r := rec{size: int64(binary.LittleEndian.Uint64(v)), used: int64(binary.LittleEndian.Uint64(v[8:]))}
+				if r.size >= trailerSize {
+					objs[string(k)] = r
+				}
+			}
+			return nil
+		})
+	})
+	return objs, err
 }
 
 // change is what one flush writes. A nil value deletes.

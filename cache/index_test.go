@@ -176,7 +176,7 @@ func FuzzPages(f *testing.F) {
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		x, _ := openIndex(path, 0o600) // must not panic, nor what follows
+		x, _ := openIndex(path, 0o600, false) // must not panic, nor what follows
 		ch := newChange()
 		for i := range 50 {
 			ch.objs[keyFor(i)] = &rec{size: 100}

@@ -71,8 +71,7 @@ func (d *Disk) takeJointly(made bool) error {
 	sweepTmp(d.dir)
 	d.index.openReadOnly(filepath.Join(d.dir, indexFile), d.opts.FileMode)
 	c, _ := d.index.load()
-	c.objs = nil // others change them; the folders tell
-	d.adoptPins(c)
+	d.adoptPins(c) // others change the objects: the folders tell
 	d.state = d.jointDoubt(c.state, bootID())
 	d.scanning = true
 	d.wg.Go(d.countFirst)
