@@ -93,7 +93,9 @@ func (x *index) owner(ctx context.Context, name string) (o Owner, final bool, er
 	for started := false; ; {
 		if !started && closed(x.listed) {
 			started = true
-			x.hasten(ctx, name)
+			if !closed(x.tried) { // else there is none to begin with, and may be 10,000 apps to look through
+				x.hasten(ctx, name)
+			}
 		}
 		all := closed(x.tried) // before the look, which then sees what was read
 		owners, complete, step := x.snapshot()
