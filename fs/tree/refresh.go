@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	iofs "io/fs"
 	"path"
 	"strings"
@@ -176,7 +177,7 @@ func (t *Tree) Reconcile(ctx context.Context) ([]volume.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := generation{Tree: t, index: x}
+	now := generation{t, x, dirs}
 	var changes []volume.Change
 	for path, entry := range dirs {
 		var names []string
@@ -185,8 +186,8 @@ func (t *Tree) Reconcile(ctx context.Context) ([]volume.Change, error) {
 			if err != nil {
 				return changes, err
 			}
-			for name, entries := range given[path] {
-				if c, err := d.child(ctx, name); err != nil || len(entries) > 1 || c.Entry != entries[0] {
+			for name, marks := range given[path] {
+				if c, err := d.child(ctx, name); err != nil || len(marks) > 1 || c.Entry != marks[0] {
 					names = append(names, name)
 				}
 				if ctx.Err() != nil {
@@ -209,7 +210,7 @@ func (t *Tree) Appeared(fqrn string) (volume.Change, error) {
 }
 
 // given lists the tree's directories that the table has numbered, and the files
-// and links in each with their numbers.
+// and links in each as generation.intern marks them where it compares.
 func (t *Tree) given() (files map[string]map[string][]uint64, dirs map[string]uint64, err error) {
 	files, dirs = map[string]map[string][]uint64{}, map[string]uint64{}
 	err = t.o.Table.Each(dirRecord(""), func(entry uint64, record string) bool {
@@ -226,14 +227,14 @@ func (t *Tree) given() (files map[string]map[string][]uint64, dirs map[string]ui
 		return true
 	}))
 	for _, kind := range []byte{recordLink, recordFile} {
-		err = errors.Join(err, t.o.Table.Each(string(kind)+"\x00", func(entry uint64, record string) bool {
+		err = errors.Join(err, t.o.Table.Each(string(kind)+"\x00", func(_ uint64, record string) bool {
 			place, _, _ := strings.Cut(record[2:], "\x00")
 			dir, name := path.Split(place)
 			dir = strings.TrimSuffix(dir, "/")
 			if files[dir] == nil {
 				files[dir] = map[string][]uint64{}
 			}
-			files[dir][name] = append(files[dir][name], entry)
+			files[dir][name] = append(files[dir][name], maphash.String(signSeed, record))
 			return true
 		}))
 	}

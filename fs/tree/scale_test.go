@@ -87,6 +87,11 @@ func TestComparingOpensNoSilentImage(t *testing.T) {
 	if known > 10 { // those that own a name in bin
 		t.Errorf("%d of 201 images were looked into; 10 apps are known", known)
 	}
+	// The next worker's look for what is not so any more gives none either, though
+	// the files of all silent images tell of another revision now.
+	if changes, err := tree.Reconcile(t.Context()); err != nil || len(changes) == 0 {
+		t.Errorf("%d changes, %v", len(changes), err)
+	}
 	if n := records(t, tree); n != want {
 		t.Errorf("%d numbers, before it %d", n, want)
 	}
