@@ -154,31 +154,37 @@ func TestPieces(t *testing.T) {
 	recycle(nil)
 }
 
-// TestShelf: what is put there is found, whoever looks for it, until its time is over.
+// TestShelf: what is put there is found, whoever looks for it, as long as its size is wanted.
 func TestShelf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := shelf{free: map[int][]*[]byte{}}
-		b := make([]byte, minLarge)
-		s.put(5, &b)
-		if s.get(6) != nil {
+		var s shelf
+		a, b := make([]byte, minLarge), make([]byte, 2*minLarge)
+		s.put(5, &a)
+		s.put(6, &b)
+		if s.get(7) != nil {
 			t.Error("a buffer of another size")
 		}
-		found := make(chan *[]byte)
-		go func() { found <- s.get(5) }()
-		if <-found != &b {
-			t.Error("another goroutine does not find it")
+		for range 3 { // each time later than the last
+			found := make(chan *[]byte)
+			go func() { found <- s.get(5) }()
+			if <-found != &a {
+				t.Error("another goroutine does not find what is wanted")
+			}
+			if s.get(5) != nil {
+				t.Error("it was there twice")
+			}
+			s.put(5, &a)
+			time.Sleep(shelfLife)
+			synctest.Wait()
 		}
-		s.put(5, &b)
-		time.Sleep(shelfLife)
+		if s.get(6) != nil {
+			t.Error("what nobody wants lies there for ever")
+		}
+		time.Sleep(2 * shelfLife)
 		synctest.Wait()
-		if s.get(5) != nil {
-			t.Error("it lies there for ever")
+		if s.get(5) != nil || s.sweep != nil {
+			t.Error("the shelf is not empty when nobody wants anything any more")
 		}
-		s.put(5, &b)
-		if s.get(5) != &b {
-			t.Error("nothing lies there any more")
-		}
-		time.Sleep(shelfLife) // the timer ends
 	})
 }
 
