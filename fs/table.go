@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -325,20 +324,31 @@ func (t *Table) Intern(record string) (uint64, error) { return t.number(spaceNod
 // Record implements volume.Table.
 func (t *Table) Record(entry uint64) (string, error) { return t.record(spaceNodes, entry) }
 
-// Each implements volume.Table.
+// Each implements volume.Table. It reads the file in large pieces: there may be a
+// million records.
 func (t *Table) Each(prefix string, fn func(entry uint64, record string) bool) error {
+	const ahead = 256 << 10
+	var piece []byte
+	begin := int64(0) // where it lies in the file
 	for number := uint64(1); ; number++ {
 		t.mu.RLock()
-		last := uint64(len(t.spaces[spaceNodes].at))
-		t.mu.RUnlock()
-		if number > last {
+		at := t.spaces[spaceNodes].at
+		if number > uint64(len(at)) {
+			t.mu.RUnlock()
 			return nil
 		}
-		record, err := t.Record(number)
-		if err != nil {
-			return err
+		e, file, written := at[number-1], t.file, t.end
+		t.mu.RUnlock()
+		end := e.offset + int64(e.length)
+		if end > begin+int64(len(piece)) {
+			size := int(max(int64(e.length), min(ahead, written-e.offset))) // no record that is just being written
+			piece, begin = slices.Grow(piece[:0], size)[:size], e.offset
+			if _, err := file.ReadAt(piece, begin); err != nil {
+				return fmt.Errorf("fs: node table: %w", err)
+			}
 		}
-		if strings.HasPrefix(record, prefix) && !fn(number, record) {
+		record := piece[e.offset-begin : end-begin]
+		if len(record) >= len(prefix) && string(record[:len(prefix)]) == prefix && !fn(number, string(record)) {
 			return nil
 		}
 	}
