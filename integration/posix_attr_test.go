@@ -9,10 +9,13 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/neurodesk/neurodeskfs/cvmfs/cvmfstest"
 )
 
 func posixMmap(t *testing.T, root string) {
@@ -295,5 +298,25 @@ func posixOther(t *testing.T, root string) {
 	checkErrno(t, "statx", unix.Statx(unix.AT_FDCWD, root+"/file", unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &x), 0)
 	if x.Size != 10 {
 		t.Errorf("statx: %+v", x)
+	}
+}
+
+// TestCheckPermissions: what modes forbid is shown to all who see the mount, but
+// where the site wants them checked.
+func TestCheckPermissions(t *testing.T) {
+	s := newStratum(t)
+	tree := cvmfstest.NewTree()
+	tree.File("closed/tool", []byte("a tool below a closed directory"), 0o755)
+	tree.Dir("closed", 0o700)
+	_, _, src := s.publish(cvmfstest.Options{FQRN: "modes.example.org"}, tree)
+	for text, want := range map[string]int{"": 0, "check_permissions = true\n": 1} {
+		m := mount(t, setup{Sources: []source{src}, Mount: text})
+		for uid, status := range map[uint32]int{0: 0, 65534: want} {
+			c := m.Command("cat", m.Raw(src.FQRN, "closed/tool"))
+			c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+			if r := run(t, c); r.Status != status || (status == 0) != (r.Stdout != "") {
+				t.Errorf("with %q, user %d: %+v", text, uid, r)
+			}
+		}
 	}
 }

@@ -65,6 +65,9 @@ type Mount struct {
 	// Crawlers are the names of programs that are kept out of apps and cvmfs, in
 	// place of the built-in list; an empty list keeps nobody out.
 	Crawlers []string `toml:"crawlers"`
+	// CheckPermissions makes the kernel check the modes and owners that are stored.
+	// Real images keep tools below closed directories, such as /root.
+	CheckPermissions bool `toml:"check_permissions"`
 }
 
 // Cache says where fetched data are kept.

@@ -111,7 +111,7 @@ func (f *mountFlags) startDaemon(ctx context.Context, cfg *config.Config, mountp
 	if err := d.prepare(ctx, cfg); err != nil {
 		return nil, err
 	}
-	if d.device, err = session.Mount(ctx, session.MountOptions{Mountpoint: mountpoint, AllowOther: d.public, Logger: log}); err != nil {
+	if d.device, err = session.Mount(ctx, session.MountOptions{Mountpoint: mountpoint, AllowOther: d.public, DefaultPermissions: cfg.Mount.CheckPermissions, Logger: log}); err != nil {
 		return nil, err
 	}
 	live := session.New(d.device, d.fs, session.Options{Logger: log})

@@ -143,7 +143,7 @@ func (f *mountFlags) startSupervisor(ctx context.Context, cfg *config.Config, mo
 		return nil, err
 	}
 	o := f.watching().options(mountpoint, as, cfg.Cache.Dir, log)
-	o.Mount = session.MountOptions{Mountpoint: mountpoint, AllowOther: f.allowOther, Logger: log}
+	o.Mount = session.MountOptions{Mountpoint: mountpoint, AllowOther: f.allowOther, DefaultPermissions: cfg.Mount.CheckPermissions, Logger: log}
 	o.Files = files
 	sup, err := session.NewSupervisor(o)
 	if err != nil {
