@@ -317,9 +317,9 @@ func (s *soak) awaitClients() {
 	}
 }
 
-// sample looks at the worker sixty times in length, and kills it every soakKill.
+// sample looks at the worker sixty times in length or more, and kills it every soakKill.
 func (s *soak) sample(length time.Duration) (samples []usage) {
-	tick := time.NewTicker(length / 60)
+	tick := time.NewTicker(min(length/60, soakKill/2))
 	defer tick.Stop()
 	begun := time.Now()
 	for time.Since(begun) < length {
