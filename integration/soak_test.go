@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -356,7 +357,9 @@ func (s *soak) endClients() (rounds int) {
 		bad = append(bad, c.errs...)
 	}
 	if len(bad) > 0 {
-		s.t.Errorf("clients report %d errors, the first of them: %s", len(bad), strings.Join(bad[:min(len(bad), 5)], "; "))
+		wrong := func(text string) int { return -strings.Count(text, "WRONG BYTES") }
+		slices.SortStableFunc(bad, func(a, b string) int { return wrong(a) - wrong(b) })
+		s.t.Errorf("clients report %d errors, the worst of them: %s", len(bad), strings.Join(bad[:min(len(bad), 40)], "; "))
 	}
 	return rounds
 }
