@@ -67,18 +67,24 @@ func TestReadingOnFetchesAhead(t *testing.T) {
 	}
 }
 
-// TestAheadOfAReaderWhoWaits: the chunks after one that has not come yet are asked
-// for as soon as that one is read, so that it and they come together.
-func TestAheadOfAReaderWhoWaits(t *testing.T) {
-	const piece, pieces = 64 << 10, 8
-	w := newWorld(t, cvmfstest.Options{ChunkSize: piece})
+// inPieces publishes the file big, of so many chunks of piece bytes that differ.
+func inPieces(t *testing.T, piece, pieces int) (w *world, content []byte, chunks []string) {
+	t.Helper()
+	w = newWorld(t, cvmfstest.Options{ChunkSize: int64(piece)})
 	tree := cvmfstest.NewTree()
-	content := bytesOf(piece * pieces)
+	content = bytesOf(piece * pieces)
 	for i := range content {
 		content[i] += byte(i / piece)
 	}
 	tree.File("big", content, 0o644)
-	chunks := w.fill(tree).Objects("big")
+	return w, content, w.fill(tree).Objects("big")
+}
+
+// TestAheadOfAReaderWhoWaits: the chunks after one that has not come yet are asked
+// for as soon as that one is read, so that it and they come together.
+func TestAheadOfAReaderWhoWaits(t *testing.T) {
+	const piece, pieces = 64 << 10, 8
+	w, content, chunks := inPieces(t, piece, pieces)
 	r := w.mustOpen(1)
 	big := at(t, r, "big")
 	release := make(chan struct{})
@@ -106,14 +112,7 @@ func TestAheadOfAReaderWhoWaits(t *testing.T) {
 // TestJumpsFetchNothingMore reads here and there: nothing is asked for that is not read.
 func TestJumpsFetchNothingMore(t *testing.T) {
 	const piece, pieces = 64 << 10, 16
-	w := newWorld(t, cvmfstest.Options{ChunkSize: piece})
-	tree := cvmfstest.NewTree()
-	content := bytesOf(piece * pieces)
-	for i := range content {
-		content[i] += byte(i / piece)
-	}
-	tree.File("big", content, 0o644)
-	w.fill(tree)
+	w, _, _ := inPieces(t, piece, pieces)
 	r := w.mustOpen(1)
 	big := at(t, r, "big")
 	w.server.Reset()

@@ -270,7 +270,7 @@ func TestLaunchLockedLocalImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	make := func(mark string) []byte {
+	pack := func(mark string) []byte {
 		tree := shortDir(t)
 		for _, dir := range []string{"bin", "usr/local/bin", "etc", "tmp", "proc", "sys", "dev"} {
 			if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
@@ -292,7 +292,7 @@ func TestLaunchLockedLocalImage(t *testing.T) {
 		}
 		return b
 	}
-	work, image := shortDir(t), make("locked")
+	work, image := shortDir(t), pack("locked")
 	site := func(content []byte) *lockSite {
 		folder := shortDir(t)
 		if err := os.WriteFile(filepath.Join(folder, "tool_1_20240101.simg"), content, 0o644); err != nil {
@@ -316,7 +316,7 @@ func TestLaunchLockedLocalImage(t *testing.T) {
 	if said := copied.ask(0, work, "lock", "--check"); !strings.Contains(said, "the same") {
 		t.Errorf("lock --check of a copy: %s", said)
 	}
-	other := site(make("another"))
+	other := site(pack("another"))
 	other.refuses(work, other.Path("bin/tool"), 69, "is not among the images of today")
 	if said := other.ask(1, work, "lock", "--check"); !strings.Contains(said, "rebuilt") {
 		t.Errorf("lock --check of another image: %s", said)

@@ -109,14 +109,6 @@ func (w *sharedSite) read(m *mounted) {
 	}
 }
 
-// offline wants no request to any server.
-func (w *sharedSite) offline() {
-	w.t.Helper()
-	if r := w.Requests(); len(r) > 0 {
-		w.t.Errorf("%d requests, the first for %s", len(r), r[0].Path)
-	}
-}
-
 // objects lists the tier's objects.
 func (w *sharedSite) objects() (list []string) {
 	w.t.Helper()

@@ -61,17 +61,13 @@ func checkLocked(m, file string, a launch.Locked) LockCheck {
 	if cmd, err := describeApp(m, a.Name+"/"+a.Build()); err == nil && cmd.Retired == "" {
 		c.Today, c.State = cmd.Hash, lockRebuilt
 	}
+	h := launch.RealHost("")
 	switch {
 	case a.Hash == "":
 		c.State, c.Why = lockUnlocked, "it has no hash: neurodeskfs lock fills it in"
 		return c
-	case c.Today == a.Hash:
+	case a.ShownAs(&h, m, c.Today):
 		c.State, c.Runs = lockSame, true
-		return c
-	}
-	h := launch.RealHost("")
-	if sum, err := h.ContentHash(m, c.Today); c.Today != "" && a.SHA256 != "" && err == nil && sum == a.SHA256 {
-		c.State, c.Runs = lockSame, true // a copy of the file
 		return c
 	}
 	_, err := h.Pinned(m, launch.Pin{App: a.Name, Version: a.Build(), From: file, Locked: &a})

@@ -72,7 +72,7 @@ func TestFaults(t *testing.T) {
 			return true
 		}, "must answer ranges"},
 		"redirect loop": {func(w http.ResponseWriter, r *http.Request) bool {
-			http.Redirect(w, r, r.URL.Path+"x", 302)
+			http.Redirect(w, r, r.URL.Path+"x", http.StatusFound)
 			return true
 		}, "302"},
 	} {

@@ -168,9 +168,9 @@ func (h *Host) ContentHash(mountpoint, hash string) (string, error) {
 	return strings.TrimSuffix(string(text), "\n"), err
 }
 
-// shownAs reports whether the image that a mount shows as hash is the locked one. A local image has another hash on
+// ShownAs reports whether the image that a mount shows as hash is the locked one. A local image has another hash on
 // every computer: its bytes tell.
-func (l Locked) shownAs(h *Host, mountpoint, hash string) bool {
+func (l Locked) ShownAs(h *Host, mountpoint, hash string) bool {
 	if l.Hash == hash {
 		return true
 	}

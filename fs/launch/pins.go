@@ -261,7 +261,7 @@ func (h *Host) pinned(mountpoint string, p Pin, name string) (Command, error) {
 	}
 	c, err := h.readCommand(file)
 	switch {
-	case err == nil && (p.Locked == nil || p.Locked.shownAs(h, mountpoint, c.Hash)):
+	case err == nil && (p.Locked == nil || p.Locked.ShownAs(h, mountpoint, c.Hash)):
 		return c, nil
 	case p.Locked == nil && !errors.Is(err, fs.ErrNotExist):
 		return c, err
@@ -272,7 +272,7 @@ func (h *Host) pinned(mountpoint string, p Pin, name string) (Command, error) {
 		return c, &Exit{StatusError, fmt.Sprintf("%s has no version %s, which %s wants: ls %s", clip(p.App), clip(p.Version), p.From, path.Join(mountpoint, "apps", p.App))}
 	}
 	if errors.Is(err, fs.ErrNotExist) && name != "" {
-		if d, err := h.readCommand(description); err == nil && p.Locked.shownAs(h, mountpoint, d.Hash) {
+		if d, err := h.readCommand(description); err == nil && p.Locked.ShownAs(h, mountpoint, d.Hash) {
 			return d, errNoCommand
 		}
 	}

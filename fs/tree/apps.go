@@ -128,7 +128,7 @@ func (x *index) find(ctx context.Context, app, build string) (*img, error) {
 	return m, nil
 }
 
-// image finds an image by its content, waiting, bounded, for the index.
+// image finds an image by its content, waiting, bounded, for the index. A directory of the host is none: it is bound as it is.
 func (x *index) image(ctx context.Context, id string) (image.Spec, bool) {
 	timer := time.NewTimer(x.patience.unknown)
 	defer timer.Stop()
@@ -137,7 +137,7 @@ func (x *index) image(ctx context.Context, id string) (image.Spec, bool) {
 		x.mu.Lock()
 		step := x.step
 		var found *img
-		if i := slices.IndexFunc(x.order, func(m *img) bool { return m.known() && m.info.ImageID == id }); i >= 0 {
+		if i := slices.IndexFunc(x.order, func(m *img) bool { return m.known() && m.info.ImageID == id && m.info.Host == "" }); i >= 0 {
 			found = x.order[i]
 		}
 		x.mu.Unlock()

@@ -37,6 +37,7 @@ func TestVariablesOutOfTheImage(t *testing.T) {
 	if got := strings.Join(list(t, tree, "apps/tool/1_20240101"), " "); !strings.Contains(got, "env") {
 		t.Errorf("ls: %s", got)
 	}
+	mustBeAbsent(t, tree, ".neurodeskfs/images/"+tree.index.Load().named("tool", "1_20240101").info.ImageID) // nor has it a file whose bytes could be summed
 	if got := read(t, tree, "apps/plain/1_20240101/env"); got != "" {
 		t.Errorf("env of an image without variables: %q", got)
 	}
