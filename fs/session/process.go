@@ -34,6 +34,7 @@ type event struct {
 	message *message // nil: it has ended
 	status  string   // how it ended
 	crash   bool     // it ended itself, or the kernel ended it for what it did
+	late    bool     // it was halted, which was told as its end
 }
 
 // startProcess starts a worker by the command that make returns for a program,
@@ -72,8 +73,10 @@ func startProcess(make func(program string) *exec.Cmd, program *os.File, m messa
 }
 
 // watch sends what the worker says and, as the last event, its end to events,
-// and returns then. What it said before it ended comes before.
-func (p *process) watch(events chan<- event) {
+// and returns then. What it said before it ended comes before. The end of one that
+// is halted comes twice: when it is, and as a late one, if the supervisor is not
+// over by then.
+func (p *process) watch(events chan<- event, over <-chan struct{}) {
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
@@ -86,24 +89,49 @@ func (p *process) watch(events chan<- event) {
 			events <- event{from: p, message: &m}
 		}
 	}()
-	end := event{from: p}
 	oom := oomKills()
-	if p.cmd != nil {
-		err := p.cmd.Wait()
-		end.status = fmt.Sprint(p.cmd.ProcessState)
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			end.crash = crashed(exit.Sys().(syscall.WaitStatus), oom)
+	gone := make(chan struct{})
+	late := make(chan bool, 1)
+	go func() {
+		asked, halted := halting(p.pid, gone)
+		if halted {
+			_ = p.channel.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+			<-said
+			events <- event{from: p, status: "killed, with a thread that waits for an answer", crash: !asked || oomKills() != oom}
 		}
-	} else {
-		status, ok := awaitPID(p.pid)
-		end.status = "ended"
-		if ok {
-			end.status, end.crash = fmt.Sprintf("wait status %#x", int(status)), status != 0 && crashed(status, oom)
+		late <- halted
+	}()
+	end := p.wait(oom)
+	close(gone)
+	if end.late = <-late; end.late {
+		select {
+		case events <- end:
+		case <-over:
 		}
+		return
 	}
 	<-said // its end of the socket is closed
 	events <- end
+}
+
+// wait returns when all threads of the worker have ended.
+func (p *process) wait(oomBefore uint64) event {
+	end := event{from: p}
+	if p.cmd == nil {
+		status, ok := awaitPID(p.pid)
+		end.status = "ended"
+		if ok {
+			end.status, end.crash = fmt.Sprintf("wait status %#x", int(status)), status != 0 && crashed(status, oomBefore)
+		}
+		return end
+	}
+	err := p.cmd.Wait()
+	end.status = fmt.Sprint(p.cmd.ProcessState)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		end.crash = crashed(exit.Sys().(syscall.WaitStatus), oomBefore)
+	}
+	return end
 }
 
 // crashed tells an end that the worker brought about from one that somebody else

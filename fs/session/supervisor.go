@@ -15,7 +15,7 @@ import (
 //
 //	mount(2), INIT        the supervisor, once the first worker is ready
 //	requests              the worker, which reads the same open file
-//	the worker ends       wait4; FUSE_NOTIFY_RESEND, or the journal; the standby serves
+//	the worker ends       wait4, or it is halted; FUSE_NOTIFY_RESEND, or the journal; the standby serves
 //	unmount               readers get ENODEV, the worker ends with status 0, and so do we
 //	we end                the worker serves on, and hands all to the next supervisor; see Estate
 //
@@ -161,6 +161,10 @@ func (s *Supervisor) forgetProcess(p *process) {
 func (s *Supervisor) handle(e event) {
 	p := e.from
 	switch {
+	case e.late:
+		// What it took from the kernel's queue on its way to the end, if it did,
+		// nobody has.
+		s.recall()
 	case e.message == nil:
 		s.onEnd(e)
 	case e.message.Failure != nil:
@@ -259,7 +263,7 @@ func (s *Supervisor) startAs(program *os.File) error {
 	}
 	s.next = p
 	s.alive[p] = true
-	go p.watch(s.events)
+	go p.watch(s.events, s.over)
 	return nil
 }
 

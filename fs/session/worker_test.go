@@ -32,11 +32,24 @@ import (
 //	mute           never says that it is ready
 //	idle           never serves when it is given the mount
 //	vanish         takes the mount away when it is given it
+//	caught         never answers the LOOKUP of "pending", and has the kernel forget
+//	               a name beside it meanwhile
 const workerMode = "NEURODESKFS_TEST_WORKER"
 
 // deadlyFS ends its process when the file "deadly" is read, as a handler that
 // the runtime cannot recover from does.
-type deadlyFS struct{ *memFS }
+type deadlyFS struct {
+	*memFS
+	pending func() // called in the LOOKUP of "pending", which is not answered then
+}
+
+func (fs deadlyFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if name == "pending" && fs.pending != nil {
+		fs.pending()
+		select {}
+	}
+	return fs.memFS.Lookup(cancel, h, name, out)
+}
 
 func (fs deadlyFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	if fs.node(in.NodeId).name == "deadly" {
@@ -49,6 +62,7 @@ func workerFS() *memFS {
 	fs := thousand()
 	fs.file(fs.root(), "deadly", "x")
 	fs.hanging(fs.root(), "slow")
+	fs.file(fs.root(), "pending", "x")
 	return fs
 }
 
@@ -92,7 +106,11 @@ func work(mode string) int {
 			return 1
 		}
 	}
-	s := New(device, deadlyFS{workerFS()}, Options{Handover: handover, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	fs := &deadlyFS{memFS: workerFS()}
+	s := New(device, fs, Options{Handover: handover, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if mode == "caught" {
+		fs.pending = func() { go s.EntryNotify(1, "d1") }
+	}
 	if mode == "absent" {
 		if s.slots.absent, err = os.Open(file); err != nil {
 			return 1
