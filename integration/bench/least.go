@@ -54,7 +54,7 @@ func (b *bench) leastFUSE(_ context.Context, local, dir string) error {
 	}
 	server, err := fuse.NewServer(l, dir, &fuse.MountOptions{
 		FsName: "least", AllowOther: os.Geteuid() == 0, DirectMount: os.Geteuid() == 0, MaxWrite: 256 << 10, MaxReadAhead: 256 << 10,
-		EnableSymlinkCaching: true, DisableXAttrs: true, Options: []string{"ro", "default_permissions"},
+		EnableSymlinkCaching: true, DisableXAttrs: true, Options: []string{"ro"},
 	})
 	if err != nil {
 		return err
