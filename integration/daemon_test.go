@@ -97,6 +97,18 @@ func TestMountUnmountsOnSIGTERM(t *testing.T) {
 		}
 		m.gone()
 	})
+	t.Run("just upgraded", func(t *testing.T) { // to the same version, which could be taken for the one before
+		src := newStratum(t).Golden(alpha)
+		for range 5 {
+			m := mount(t, setup{Sources: []source{src}})
+			pid := m.daemon()
+			wantRun(t, 0, "upgrade", m.Dir)
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			m.gone()
+		}
+	})
 	t.Run("busy", func(t *testing.T) {
 		m := mount(t, setup{Sources: []source{newStratum(t).Golden(alpha)}})
 		f := m.inUse()

@@ -86,6 +86,7 @@ func checkOwner(mountpoint string) error {
 
 // goOn supervises a mount that is there: with kept files, or the worker's.
 func (f *mountFlags) goOn(ctx context.Context, mountpoint string, kept map[string]*os.File, err error) error {
+	signals := signalled()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	tell := f.teller()
 	manager := findNotifier()
@@ -97,7 +98,7 @@ func (f *mountFlags) goOn(ctx context.Context, mountpoint string, kept map[strin
 		return f.refuse(tell, err)
 	}
 	s.manager = manager
-	return s.keepServed(tell, func() error {
+	return s.keepServed(signals, tell, func() error {
 		if len(kept) == 0 {
 			if err := manager.keep(s.Kept()); err != nil {
 				log.Warn("the mount would not outlive supervisor and worker both", "err", err)

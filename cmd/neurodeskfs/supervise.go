@@ -25,6 +25,7 @@ type supervised struct {
 	cvmfsAt    string
 	manager    notifier
 	log        *slog.Logger
+	ending     bool // a signal has unmounted it
 }
 
 // supervise is the daemon: it mounts, tells its parent, and keeps the mount
@@ -40,7 +41,7 @@ func (f *mountFlags) supervise(ctx context.Context, cfg *config.Config, mountpoi
 		return f.refuse(tell, err)
 	}
 	s.manager = manager
-	return s.keepServed(tell, func() error {
+	return s.keepServed(signalled(), tell, func() error {
 		// The worker answers what this asks, and if it ends meanwhile Run finds another.
 		if cfg.CVMFSAt != "" {
 			if err := showCVMFS(mountpoint, cfg.CVMFSAt); err != nil {
@@ -65,24 +66,30 @@ func (f *mountFlags) refuse(tell func(string), err error) error {
 	return err
 }
 
-// keepServed keeps the mount served until it is gone. begin runs once a worker
-// serves; when it fails, the mount is taken away.
-func (s *supervised) keepServed(tell func(string), begin func() error) error {
+// signalled asks to be told of the signals that unmount. Until then they end the
+// process at once: Go blocks neither, whatever it inherits.
+func signalled() chan os.Signal {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
-	stop := make(chan struct{})
+	return signals
+}
+
+// keepServed keeps the mount served until it is gone. begin runs once a worker
+// serves; when it fails, the mount is taken away.
+func (s *supervised) keepServed(signals <-chan os.Signal, tell func(string), begin func() error) error {
+	stopping, stop := context.WithCancel(context.Background())
+	defer stop()
 	run := make(chan error, 1)
-	go func() { run <- s.Run(stop) }()
-	asked, err := startUpgrades(s.cacheDir, s.Upgrade, s.Leave, s.log)
+	start := func() { run <- s.Run(stopping.Done()) }
+	go start()
+	asked, err := startUpgrades(s.cacheDir, s.replace, s.Leave, s.log)
 	if err == nil {
 		defer asked.close()
 	} else {
 		s.log.Warn("no upgrade will be taken", "err", err)
 	}
-	err = begin()
-	go s.heed(signals, stop) // only now: begin makes what unmount takes away
-	if err != nil {
+	if err = begin(); err != nil {
 		s.unmount()
 		<-run
 		tell(fmt.Sprintf("%d %s", exitStatus(err), err))
@@ -93,9 +100,17 @@ func (s *supervised) keepServed(tell func(string), begin func() error) error {
 	if err := s.manager.say("READY=1"); err != nil {
 		s.log.Warn("not said that the mount is ready", "err", err)
 	}
-	for err = <-run; s.Left(); err = <-run {
-		s.log.Error("the supervisor goes on in its own version", "err", s.become(asked.program.Load()))
-		go func() { run <- s.Run(stop) }()
+	for gone := false; !gone; {
+		select {
+		case sig := <-signals:
+			s.heed(sig, stop)
+		case err = <-run:
+			if gone = !s.Left(); !gone {
+				s.makeRoom(asked.program.Load(), signals, stop)
+				s.SetVersion(version)
+				go start()
+			}
+		}
 	}
 	_ = s.manager.drop(s.Kept()) // it would be dropped with the unit
 	hideCVMFS(s.cvmfsAt, s.log)
@@ -103,15 +118,35 @@ func (s *supervised) keepServed(tell func(string), begin func() error) error {
 	return err
 }
 
-// heed unmounts at the first signal; at a SIGINT after that it closes stop.
-func (s *supervised) heed(signals <-chan os.Signal, stop chan<- struct{}) {
-	<-signals
-	s.unmount()
-	for sig := range signals {
-		if sig == syscall.SIGINT {
-			close(stop)
-			return
-		}
+// heed unmounts at the first signal; a SIGINT after that ends all at once.
+func (s *supervised) heed(sig os.Signal, stop func()) {
+	switch {
+	case !s.ending:
+		s.ending = true
+		s.unmount()
+	case sig == syscall.SIGINT:
+		stop()
+	}
+}
+
+// replace has the next version serve. Who then asks for the supervisor's waits
+// until that is the next one, which heeds signals by then.
+func (s *supervised) replace(ctx context.Context, program *os.File) error {
+	err := s.Upgrade(ctx, program)
+	if err == nil {
+		s.SetVersion("")
+	}
+	return err
+}
+
+// makeRoom has the next version go on in this process, unless there is a signal
+// to be heeded, which would be lost. It returns only if nothing came of it.
+func (s *supervised) makeRoom(program *os.File, signals <-chan os.Signal, stop func()) {
+	select {
+	case sig := <-signals:
+		s.heed(sig, stop)
+	default:
+		s.log.Error("the supervisor goes on in its own version", "err", s.become(program))
 	}
 }
 

@@ -54,6 +54,9 @@ func upgrade(ctx context.Context, named string, out io.Writer) error {
 		before = statusOf(m)
 		fmt.Fprintf(out, "%s: supervisor %d has taken the place of %d, which was gone\n", m, before.PID, was)
 	}
+	if before.Supervisor == "" { // it is just becoming of another version
+		before = awaitSupervisor(m, func(s Status) bool { return s.Supervisor != "" })
+	}
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return fmt.Errorf("this program cannot be handed over: %w", err)
@@ -72,7 +75,7 @@ func upgrade(ctx context.Context, named string, out io.Writer) error {
 	case a.Error != "":
 		return failf(exitFailure, "%s is not upgraded, version %s serves on: %s", m, before.Version, a.Error)
 	}
-	after := awaitVersion(m)
+	after := awaitSupervisor(m, func(s Status) bool { return s.Supervisor == version })
 	fmt.Fprintf(out, "%s: version %s (worker %d) has taken over from %s (worker %d)\n", m, after.Version, after.Worker.PID, before.Version, before.Worker.PID)
 	if after.Supervisor != version {
 		return failf(exitFailure, "the supervisor of %s (pid %d) is still of version %q: %s/neurodeskfs.log tells why", m, after.PID, after.Supervisor, after.Cache.Dir)
@@ -80,11 +83,11 @@ func upgrade(ctx context.Context, named string, out io.Writer) error {
 	return nil
 }
 
-// awaitVersion waits until the supervisor of an upgraded mount has become of this
-// version, and returns the status.
-func awaitVersion(m string) (s Status) {
+// awaitSupervisor waits, bounded, until the supervisor of a mount is as it should
+// be, and returns the status.
+func awaitSupervisor(m string, is func(Status) bool) (s Status) {
 	for until := time.Now().Add(attachPatience); ; time.Sleep(10 * time.Millisecond) {
-		if s = statusOf(m); s.Supervisor == version || time.Now().After(until) {
+		if s = statusOf(m); is(s) || time.Now().After(until) {
 			return s
 		}
 	}
