@@ -146,12 +146,7 @@ func (t generation) binDir() directory {
 				return string(t.chosen(o.Winner.image, name).Format()), nil
 			}
 			if o.Winner.Silent {
-				info, err := t.index.await(ctx, o.Winner.image)
-				if err != nil {
-					return "", err
-				}
-				m := o.Winner.image // its file tells all of these
-				return strings.Join([]string{info.ImageID, info.Host, m.shut(), m.build(), m.place}, "\x00"), nil
+				return t.index.signSilent(ctx, o.Winner.image)
 			}
 			cmd, _ := command(o.Winner.image.info.Commands, name)
 			return strings.Join(append([]string{o.Winner.image.key, cmd.Path, o.Winner.image.shut()}, t.index.options(o.Winner.image)...), "\x00"), nil
@@ -319,7 +314,7 @@ func (t generation) besideFile(ctx context.Context, m *img, base, name string) (
 	if err != nil {
 		return volume.Child{}, err
 	}
-	return t.file(base+"/"+name, 0o644, m.published, text)
+	return t.file(base+"/"+name, 0o644, m.first().published, text)
 }
 
 // buildBinDir is M/apps/NAME/VERSION_DATE/bin.
@@ -353,7 +348,7 @@ func (t generation) buildBinDir(app, build string) directory {
 			if _, ok := command(commands, name); !ok {
 				return volume.Child{}, notExist(base + "/" + name)
 			}
-			return t.commandFile(base, t.describe(m, name), m.published)
+			return t.commandFile(base, t.describe(m, name), m.first().published)
 		},
 		absent: volume.Forever,
 	}

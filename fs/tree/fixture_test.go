@@ -82,7 +82,12 @@ func newSite(t *testing.T, fill func(*cvmfstest.Tree)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.repo, err = cvmfstest.New(cvmfstest.Options{FQRN: fqrn, Keys: keys}); err != nil {
+	at := time.Now().Add(-time.Hour)
+	clock := func() time.Time { // no two revisions are of one second
+		at = at.Add(time.Second)
+		return at
+	}
+	if s.repo, err = cvmfstest.New(cvmfstest.Options{FQRN: fqrn, Keys: keys, Now: clock}); err != nil {
 		t.Fatal(err)
 	}
 	fill(s.content)

@@ -24,7 +24,7 @@ func (t generation) describe(m *img, name string) launch.Command {
 	c := launch.Command{
 		Launcher: t.launcherPath(), Command: name, App: m.app, Version: m.version, Date: m.date,
 		Image:    m.place,
-		Revision: m.revision,
+		Revision: m.first().revision,
 	}
 	known := m.info.Commands
 	if found := m.found.Load(); found != nil {
@@ -78,7 +78,7 @@ func (t generation) chosen(m *img, name string) launch.Command {
 
 // choice is name's file in M/bin, where m owns it.
 func (t generation) choice(m *img, name string) (volume.Child, error) {
-	return t.commandFile("bin", t.chosen(m, name), m.published)
+	return t.commandFile("bin", t.chosen(m, name), m.first().published)
 }
 
 // envFile is the env file in the directory base, which a shell on the host may source to find the image's files. The image
@@ -95,7 +95,7 @@ func (t generation) envFile(ctx context.Context, m *img, id, base, rootfs string
 	for _, v := range variables(text, rootfs) {
 		fmt.Fprintf(&out, "export %s='%s'\n", v.name, strings.ReplaceAll(v.value, "'", `'\''`))
 	}
-	return t.file(base+"/env", 0o644, m.published, out.Bytes())
+	return t.file(base+"/env", 0o644, m.first().published, out.Bytes())
 }
 
 // variable is one that an image wants to be set on the host.
@@ -183,6 +183,17 @@ func (t generation) descriptions(part []string) directory {
 			return t.dirUnless(t.index.stands(ctx, name), ".neurodeskfs/apps/"+name)
 		}}
 	case 1:
+		child := func(ctx context.Context, name string) (volume.Child, error) {
+			m, err := t.index.find(ctx, part[0], name)
+			if err != nil {
+				return volume.Child{}, err
+			}
+			if m.silent && m.info.Host == "" {
+				_, _ = t.index.commands(ctx, m) // finds out whether it can be used
+			}
+			c := t.describe(m, "sh")
+			return t.file(".neurodeskfs/apps/"+part[0]+"/"+name, 0o644, m.first().published, c.Format())
+		}
 		return directory{
 			names: func(ctx context.Context) ([]string, error) {
 				list, _, err := t.index.app(ctx, part[0])
@@ -192,16 +203,12 @@ func (t generation) descriptions(part []string) directory {
 				}
 				return names, err
 			},
-			child: func(ctx context.Context, name string) (volume.Child, error) {
-				m, err := t.index.find(ctx, part[0], name)
-				if err != nil {
-					return volume.Child{}, err
+			child: child,
+			sign: func(ctx context.Context, name string) (string, error) {
+				if m := t.index.named(part[0], name); m != nil && m.silent {
+					return t.index.signSilent(ctx, m)
 				}
-				if m.silent && m.info.Host == "" {
-					_, _ = t.index.commands(ctx, m) // finds out whether it can be used
-				}
-				c := t.describe(m, "sh")
-				return t.file(".neurodeskfs/apps/"+part[0]+"/"+name, 0o644, m.published, c.Format())
+				return signChild(ctx, child, name)
 			},
 			absent: absentSoon,
 		}

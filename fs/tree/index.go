@@ -31,6 +31,7 @@ type img struct {
 	source             string // the source's name
 	app, version, date string // no date: the version is the build
 
+	former  *seen                     // of a silent image, in the index before
 	found   atomic.Pointer[[]Command] // of a silent image, once it was looked into
 	refused atomic.Pointer[string]    // why a silent image cannot be used, once that is known
 
@@ -67,6 +68,7 @@ type index struct {
 	stop   context.CancelFunc
 	stores []store
 	old    *index // the one before, whose images need not be read again
+	unseen *seen  // the last that inherit made for an image nobody had asked for
 	log    *slog.Logger
 	images *image.Images
 	memo   cvmfs.Memo
@@ -236,7 +238,7 @@ func (x *index) list(s store) error {
 
 // add adds an image that earlier sources do not have.
 func (x *index) add(m *img) {
-	m.inherit(x.old)
+	x.inherit(m)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if slices.ContainsFunc(x.byApp[m.app], func(o *img) bool { return o.build() == m.build() }) {
@@ -263,25 +265,6 @@ func (x *index) carryOver(source string) {
 		if o.source == source {
 			x.add(&img{about: o.about, container: o.container, source: source, app: o.app, version: o.version, date: o.date, ready: make(chan struct{})})
 		}
-	}
-}
-
-// inherit takes over what an older index knows of the very same content.
-func (m *img) inherit(old *index) {
-	if old == nil || m.silent {
-		return
-	}
-	old.mu.Lock()
-	defer old.mu.Unlock()
-	i := slices.IndexFunc(old.byApp[m.app], func(o *img) bool { return o.key == m.key })
-	if i < 0 {
-		return
-	}
-	o := old.byApp[m.app][i]
-	m.revision, m.published = o.revision, o.published
-	if o.known() && !o.info.unusable() {
-		m.info = o.info
-		close(m.ready)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -44,23 +45,19 @@ func (t generation) share(p string) (directory, error) {
 func (t generation) shareDir(p string) directory {
 	return directory{
 		names: func(ctx context.Context) ([]string, error) {
-			files, _, _, err := t.shared(ctx, p)
-			var names []string
-			for name := range files {
-				names = append(names, name)
-			}
-			return names, err
+			files, _, err := t.shared(ctx, p)
+			return slices.Collect(maps.Keys(files)), err
 		},
 		child: func(ctx context.Context, name string) (volume.Child, error) {
-			files, when, sure, err := t.shared(ctx, p)
+			files, sure, err := t.shared(ctx, p)
 			if err != nil {
 				return volume.Child{}, err
 			}
-			write := files[name]
-			if write == nil {
+			f, ok := files[name]
+			if !ok {
 				return volume.Child{}, notExist(p + "/" + name)
 			}
-			c, err := t.file(p+"/"+name, 0o644, when, write(ctx))
+			c, err := t.file(p+"/"+name, 0o644, f.made, f.write(ctx))
 			if !sure {
 				c.Valid = 0
 			}
@@ -70,27 +67,36 @@ func (t generation) shareDir(p string) directory {
 	}
 }
 
-// shared are the files of a directory below M/share, and when they were made.
-func (t generation) shared(ctx context.Context, p string) (files map[string]func(context.Context) []byte, when time.Time, sure bool, err error) {
+// sharedFile is a file below M/share.
+type sharedFile struct {
+	made  time.Time // when what it is about was
+	write func(context.Context) []byte
+}
+
+// shared are the files of a directory below M/share.
+func (t generation) shared(ctx context.Context, p string) (files map[string]sharedFile, sure bool, err error) {
 	entries, sure, err := t.index.entries(ctx)
 	if err != nil {
-		return nil, when, false, err
+		return nil, false, err
 	}
-	files = map[string]func(context.Context) []byte{}
-	when = time.Unix(0, 0)
+	files = map[string]sharedFile{}
+	newest := time.Unix(0, 0)
 	var categories []string
 	for _, e := range entries {
-		if e.image.published.After(when) {
-			when = e.image.published
+		made := e.image.first().published
+		if made.After(newest) {
+			newest = made
 		}
 		categories = append(categories, e.categories...)
 		if p == desktopDir {
-			files[e.file] = func(ctx context.Context) []byte { return t.desktopEntry(ctx, e) }
+			files[e.file] = sharedFile{made, func(ctx context.Context) []byte { return t.desktopEntry(ctx, e) }}
 		}
 	}
 	slices.Sort(categories)
 	categories = slices.Compact(categories)
-	fixed := func(b []byte) func(context.Context) []byte { return func(context.Context) []byte { return b } }
+	fixed := func(b []byte) sharedFile {
+		return sharedFile{newest, func(context.Context) []byte { return b }}
+	}
 	switch {
 	case len(entries) == 0:
 	case p == directoryDir:
@@ -101,7 +107,7 @@ func (t generation) shared(ctx context.Context, p string) (files map[string]func
 	case p == menuDir:
 		files[menuFile] = fixed(menu(categories))
 	}
-	return files, when, sure, nil
+	return files, sure, nil
 }
 
 // desktopEntry is the file of one program.

@@ -58,6 +58,25 @@ func TestMenus(t *testing.T) {
 	}
 }
 
+// TestMenuEntriesStay: an image that is published anew gives another file to its own
+// entries alone.
+func TestMenuEntriesStay(t *testing.T) {
+	s := newSite(t, listedRepository)
+	tree := s.open()
+	complete(t, tree)
+	node := func(entry string) uint64 { return find(t, tree, desktopDir+"/neurodesk-"+entry+".desktop").Entry }
+	const stays, changes = "fsleyesGUI-fsl-6.0.7.16", "odd-GUI-fsl-6.0.7.4"
+	was := []uint64{node(stays), node(changes)}
+	s.content.File("containers/fsl_6.0.7.4_20240101/README.md", []byte("anew"), 0o644)
+	s.publish()
+	if _, err := tree.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if is := []uint64{node(stays), node(changes)}; is[0] != was[0] || is[1] == was[1] {
+		t.Errorf("nodes %d, before it %d", is, was)
+	}
+}
+
 // TestMenusWithoutLists: a repository that says nothing has no menu.
 func TestMenusWithoutLists(t *testing.T) {
 	tree := newSite(t, repository).open()

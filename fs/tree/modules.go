@@ -105,7 +105,7 @@ func (t generation) moduleDir(top, app string, f moduleFormat) directory {
 			var c volume.Child
 			sure := true
 			if m == nil {
-				c, err = t.file(path.Join(top, app, name), 0o644, list[0].published, f.point(name, app, t.index.pins.defaultVersion(app, list)))
+				c, err = t.file(path.Join(top, app, name), 0o644, list[0].first().published, f.point(name, app, t.index.pins.defaultVersion(app, list)))
 			} else {
 				c, sure, err = t.moduleFile(ctx, path.Join(top, app, name), m, f)
 			}
@@ -184,7 +184,7 @@ func (t generation) moduleFile(ctx context.Context, p string, m *img, f moduleFo
 			mod.retired = t.describe(m, "sh").Retired
 		}
 	}
-	c, err = t.file(p, 0o644, m.published, f.write(mod))
+	c, err = t.file(p, 0o644, m.first().published, f.write(mod))
 	return c, listErr == nil, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/cvmfstest"
+	"github.com/neurodesk/neurodeskfs/fs/launch"
 	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
 
@@ -94,5 +95,55 @@ func TestComparingOpensNoSilentImage(t *testing.T) {
 	}
 	if n := records(t, tree); n != want {
 		t.Errorf("%d numbers, before it %d", n, want)
+	}
+}
+
+// TestARevisionGivesNoNumbersToWhatStays: what is shown of silent images is the same,
+// with the same numbers, in each revision that has the same images, whether somebody
+// asked for one or not. An image that is published anew is seen for the first time.
+func TestARevisionGivesNoNumbersToWhatStays(t *testing.T) {
+	s := newSite(t, func(tree *cvmfstest.Tree) {
+		for i := range 20 {
+			tree.File(fmt.Sprintf("all/tool%d:%d.0--h_0", i/10, i%10), fmt.Appendf(nil, "image %d", i), 0o755)
+		}
+		tree.Nested("all")
+	})
+	s.layout, s.path = LayoutFlat, "/all"
+	tree := s.open()
+	complete(t, tree)
+	look := func() string {
+		listAll(t, tree)
+		list(t, tree, "modules/tool1")
+		read(t, tree, ".neurodeskfs/apps/tool1/7.0--h_0")
+		return read(t, tree, "bin/tool1")
+	}
+	first, want := look(), records(t, tree)
+	for i := range 3 {
+		s.content.File("all/README", fmt.Append(nil, i), 0o644) // each image's row is in another catalog then
+		s.publish()
+		if _, err := tree.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		known := 0
+		for _, m := range tree.index.Load().order {
+			if m.known() {
+				known++
+			}
+		}
+		if known > 3 { // those that somebody has asked for
+			t.Errorf("revision %d: %d of 20 images were looked into", i, known)
+		}
+		if text, n := look(), records(t, tree); text != first || n != want {
+			t.Errorf("revision %d: %d numbers, before it %d; %s", i, n, want, text)
+		}
+	}
+	s.content.File("all/tool1:9.0--h_0", []byte("another image"), 0o755)
+	s.publish()
+	if _, err := tree.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := launch.ParseCommand([]byte(look()))
+	if err != nil || c.Revision != s.client.Head().Revision {
+		t.Errorf("the new image is told to be of revision %d, %v; it is of %d", c.Revision, err, s.client.Head().Revision)
 	}
 }
