@@ -91,18 +91,19 @@ func TestLaunchRun(t *testing.T) {
 // TestLaunchRunKilled: whichever of its processes is killed, none stays.
 func TestLaunchRunKilled(t *testing.T) {
 	_, config := jobSite(t)
+	const absent = "/neurodesk-of-no-host"
 	for name, find := range map[string]func(top int) []int{
 		"run": func(top int) []int { return []int{top} },
 		"guard": func(int) []int {
 			return processes(func(p process) bool { return len(p.args) > 2 && strings.HasPrefix(p.args[2], "--inside=") })
 		},
-		"daemon": func(int) []int { return jobProcesses(config) },
+		"supervisor": func(int) []int { return jobProcesses(config) },
 		"program": func(int) []int {
 			return processes(func(p process) bool { return len(p.args) == 4 && p.args[3] == "job" })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := exec.Command(program(t), "run", "--config", config, "/neurodesk-of-no-host", "--",
+			c := exec.Command(program(t), "run", "--config", config, absent, "--",
 				"sh", "-c", "(setsid sleep 3612 &); mrinfo -version >/dev/null; echo up; sleep 3612; :", "job")
 			c.Env = append(os.Environ(), "NEURODESK_RUNTIME=bwrap")
 			out, err := c.StdoutPipe()
@@ -119,8 +120,22 @@ func TestLaunchRunKilled(t *testing.T) {
 				syscall.Kill(pid, syscall.SIGKILL)
 			}
 			c.Wait()
-			eventually(t, "nothing of the job is left", func() bool { return len(jobProcesses(config, "sleep 3612", "--inside=")) == 0 })
+			eventually(t, "nothing of the job is left", func() bool { return len(jobProcesses(config, "sleep 3612", "--inside=", absent)) == 0 })
 		})
+	}
+}
+
+// TestLaunchRunSurvivesItsWorker: a job whose worker is killed waits for the next
+// one, and sees no error.
+func TestLaunchRunSurvivesItsWorker(t *testing.T) {
+	s, config := jobSite(t)
+	const job = `pid() { sed -n 's/.*"worker":{"pid":\([0-9]*\).*/\1/p' $NEURODESK_MOUNT/.neurodeskfs/status.json; }
+one=$(pid); mrinfo -version | head -n1; kill -KILL $one; ls $NEURODESK_MOUNT/apps/*/*/ >/dev/null; mrinfo -version | head -n1; two=$(pid); [ -n "$two" ] && [ "$two" != "$one" ] && echo other`
+	c := exec.Command(program(t), "run", "--config", config, s.Dir, "--", "sh", "-ec", job)
+	c.Env = append(os.Environ(), "NEURODESK_RUNTIME=bwrap")
+	version := "== mrinfo 3.0.3 ==\n"
+	if r := run(t, c); r.Stdout != version+version+"other\n" || r.Status != 0 || r.Stderr != "" {
+		t.Errorf("%+v; %s", r, readText(filepath.Join(s.Cache, "neurodeskfs.log")))
 	}
 }
 

@@ -6,7 +6,8 @@
 //
 //	run ─┬─ what slurmd, a shell or make sees: hands signals in, ends as the program did
 //	     └─ guard ─┬─ in the new namespaces: makes the mount point, starts and watches both
-//	               ├─ the daemon, in a session of its own, which ends when the guard says so
+//	               ├─ the daemon, in a session of its own, which ends when the guard says so,
+//	               │  and what it starts, which ends with it
 //	               └─ the program
 //
 // An ordinary user gets a user namespace as well, in which his ids are what they

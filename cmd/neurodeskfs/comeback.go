@@ -47,21 +47,18 @@ func (d *daemon) comeBack(ctx context.Context) error {
 	errs := make([]error, len(d.sources))
 	var trials sync.WaitGroup
 	for i, s := range d.sources {
-		switch {
-		case s.open():
-		case d.ledger == nil:
-			errs[i] = s.err // nobody would take over
-		default:
-			trials.Go(func() {
-				was, err := d.reopen(ctx, s)
-				if err != nil {
-					errs[i] = d.explainDenied(err)
-					return
-				}
-				back[i] = &was
-				d.log.Info("a source can be opened now; the next worker shows it", "repo", s.FQRN)
-			})
+		if s.open() {
+			continue
 		}
+		trials.Go(func() {
+			was, err := d.reopen(ctx, s)
+			if err != nil {
+				errs[i] = d.explainDenied(err)
+				return
+			}
+			back[i] = &was
+			d.log.Info("a source can be opened now; the next worker shows it", "repo", s.FQRN)
+		})
 	}
 	trials.Wait()
 	if !slices.ContainsFunc(back, func(b *ledgerSource) bool { return b != nil }) {

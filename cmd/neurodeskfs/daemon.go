@@ -63,19 +63,18 @@ type daemon struct {
 	following  sync.WaitGroup
 	stop       context.CancelFunc // ends what follows the servers
 	verify     string             // verify_sif.mode
-	cvmfsAt    string             // where M/cvmfs is shown as well
 
 	launcher  *tree.Launcher
 	gcPercent int                                          // before a take-over
 	took      struct{ cache, sources, tree time.Duration } // of prepare
 	begin     chan struct{}                                // closed when this worker serves, and may do other things beside; nil: at once
 
-	kept   kept    // what outlives this process
-	ledger *ledger // nil: nobody follows
-	resume bool    // another process has served the mount before
+	kept   kept // what outlives this process
+	ledger *ledger
+	resume bool // another process has served the mount before
 }
 
-// kept are the files that a supervisor keeps for its workers; nil ones are made.
+// kept are the files that a supervisor keeps for its workers.
 type kept struct {
 	table, spare, frozen *os.File
 	loaded               *fs.Table // of the first two, as far as it was written
@@ -94,49 +93,6 @@ type source struct {
 
 // open reports whether the source can be used.
 func (s *source) open() bool { return s.err == nil }
-
-// startDaemon opens the cache and the repositories, mounts, and returns when
-// the tree answers.
-func (f *mountFlags) startDaemon(ctx context.Context, cfg *config.Config, mountpoint string, log *slog.Logger) (_ *daemon, err error) {
-	d := newDaemon(mountpoint, log)
-	d.config, d.public, d.expired = cfg.Digest(), f.allowOther, f.allowExpired
-	defer func() {
-		if err != nil {
-			d.close()
-		}
-	}()
-	if err := clearDeadMount(ctx, mountpoint); err != nil {
-		return nil, err
-	}
-	if err := d.prepare(ctx, cfg); err != nil {
-		return nil, err
-	}
-	if d.device, err = session.Mount(ctx, session.MountOptions{Mountpoint: mountpoint, AllowOther: d.public, DefaultPermissions: cfg.Mount.CheckPermissions, Logger: log}); err != nil {
-		return nil, err
-	}
-	live := session.New(d.device, d.fs, session.Options{Logger: log})
-	d.session.Store(live)
-	go func() { d.served <- live.Serve() }()
-	select {
-	case <-live.Ready():
-	case err := <-d.served:
-		return nil, errors.Join(errors.New("the mount went away at once"), err)
-	}
-	if err := session.RaiseReadAhead(mountpoint); err != nil {
-		d.log.Warn("reading in order will cost more requests", "err", err)
-	}
-	if cfg.CVMFSAt != "" {
-		if err := showCVMFS(mountpoint, cfg.CVMFSAt); err != nil {
-			d.unmount()
-			<-d.served
-			return nil, err
-		}
-		d.cvmfsAt = cfg.CVMFSAt
-	}
-	d.listen(cfg.Cache)
-	d.followAll()
-	return d, nil
-}
 
 // listen begins to answer other commands. Whoever is told that the mount is there
 // may ask at once.
@@ -166,7 +122,7 @@ func (d *daemon) followAll() context.Context {
 			lacking = true
 		}
 	}
-	if lacking && d.ledger != nil {
+	if lacking {
 		d.following.Go(func() { d.awaitComeback(following) })
 	}
 	return following
@@ -211,10 +167,6 @@ func openCache(cfg *config.Config, begin <-chan struct{}, log *slog.Logger) (*ca
 	disk, err := cache.Open(cfg.Cache.Dir, cache.Options{Quota: int64(cfg.Cache.Quota), Joint: cfg.Cache.Joint, Begin: begin, Logger: log})
 	if errors.Is(err, cache.ErrLocked) {
 		return nil, failure{exitBusy, err}
-	}
-	if err == nil && cfg.Cache.Joint && os.Geteuid() == 0 {
-		// Root's jobs leave files of root's: the next mount takes all over again.
-		_ = os.Lchown(cfg.Cache.Dir, 0, 0) // else it is not root's to give
 	}
 	return disk, err
 }
@@ -274,7 +226,7 @@ func (d *daemon) build(cfg *config.Config) error {
 		Started: d.announced,
 		Sources: sources, Images: d.images, Table: table, Memo: memo{d.disk}, Mountpoint: d.mountpoint,
 		Launcher: *d.launcher, Policy: policy, Version: version, Never: append(slices.Clone(tree.DefaultNever), cfg.Launch.Never...), Pins: cfg.Launch.Pins, Status: d.statusJSON, Logger: d.log, Changed: d.invalidate,
-		Frozen: d.kept.frozen, Since: d.since(), Begin: d.begin,
+		Frozen: d.kept.frozen, Since: d.ledger.read().Changed, Begin: d.begin,
 	})
 	if err != nil {
 		return err
@@ -293,19 +245,12 @@ func crawlers(cfg *config.Config) *fs.Crawlers {
 	return fs.NewCrawlers(fs.DefaultCrawlers)
 }
 
-// openTable opens the node table that the supervisor keeps, or one of our own.
+// openTable opens the node table that the supervisor keeps.
 func (d *daemon) openTable() (*fs.Table, error) {
 	if t := d.kept.loaded; t != nil {
 		return t, t.Own()
 	}
-	if d.kept.table != nil {
-		return fs.OpenTable(d.kept.table, d.kept.spare)
-	}
-	f, err := newTableFile(d.disk.Stats().Dir)
-	if err != nil {
-		return nil, err
-	}
-	return fs.OpenTable(f, nil)
+	return fs.OpenTable(d.kept.table, d.kept.spare)
 }
 
 // invalidate makes the kernel forget the listings of nodes.
@@ -339,16 +284,9 @@ func (d *daemon) capacity() fs.Capacity {
 	return c
 }
 
-// unmount takes the mount away; one that is in use when its last user leaves.
-func (d *daemon) unmount() {
-	hideCVMFS(d.cvmfsAt, d.log)
-	unmountLogged(d.mountpoint, d.log)
-}
-
 // wait returns when the mount is gone and all is closed.
 func (d *daemon) wait() error {
 	err := <-d.served
-	hideCVMFS(d.cvmfsAt, d.log)
 	d.close()
 	d.log.Info("unmounted", "mountpoint", d.mountpoint)
 	return err

@@ -104,7 +104,7 @@ func (f *mountFlags) goOn(ctx context.Context, mountpoint string, kept map[strin
 				log.Warn("the mount would not outlive supervisor and worker both", "err", err)
 			}
 		}
-		log.Info("another supervisor goes on", "mountpoint", mountpoint, "version", version, "cache", s.cacheDir)
+		log.Info("another supervisor goes on", "mountpoint", mountpoint, "version", version, "cache", s.cache.Dir)
 		return nil
 	})
 }
@@ -124,7 +124,7 @@ func (f *mountFlags) resumeSupervisor(ctx context.Context, mountpoint string, ke
 		e.Close()
 		return nil, err
 	}
-	s := &supervised{Supervisor: sup, mountpoint: mountpoint, cacheDir: o.Config.Cache.Dir, log: log}
+	s := &supervised{Supervisor: sup, mountpoint: mountpoint, cache: o.Config.Cache, log: log}
 	if at := o.Config.CVMFSAt; at != "" && shownCVMFS(mountpoint, at) {
 		s.cvmfsAt = at
 	}

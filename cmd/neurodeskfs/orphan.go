@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/neurodesk/neurodeskfs/cmd/config"
 	"github.com/neurodesk/neurodeskfs/fs/session"
 )
 
@@ -18,16 +19,20 @@ import (
 const attachName = "attach.sock"
 
 // awaitSupervisors hands the mount to another supervisor whenever there is none,
-// until ctx ends.
-func (d *daemon) awaitSupervisors(ctx context.Context, duty *session.Duty, cacheDir string) {
+// until ctx ends. A job, of which none may be left, ends instead.
+func (d *daemon) awaitSupervisors(ctx context.Context, duty *session.Duty, c config.Cache) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-duty.Alone():
 		}
+		if c.Joint {
+			d.log.Error("the supervisor is gone, and with it the job's tree", "err", unix.Kill(unix.Getpid(), unix.SIGKILL))
+			return
+		}
 		d.log.Warn("the supervisor is gone; serving goes on, and neurodeskfs upgrade starts another", "mountpoint", d.mountpoint)
-		if err := d.takeSupervisor(ctx, duty, cacheDir); err != nil {
+		if err := d.takeSupervisor(ctx, duty, c.Dir); err != nil {
 			if ctx.Err() == nil {
 				d.log.Error("no other supervisor can be had", "err", err)
 			}

@@ -95,14 +95,6 @@ func (d *daemon) resumeSources(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-// since is when listings changed last; zero: now.
-func (d *daemon) since() time.Time {
-	if d.ledger == nil {
-		return time.Time{}
-	}
-	return d.ledger.read().Changed
-}
-
 // resumeViews makes the raw views go on with the revisions that were shown.
 func (d *daemon) resumeViews() {
 	if !d.resume {
@@ -144,9 +136,6 @@ func (d *daemon) noteShown() {
 }
 
 func (d *daemon) note(change func(*ledgerEntry)) {
-	if d.ledger == nil {
-		return
-	}
 	if err := d.ledger.write(change); err != nil {
 		d.log.Error("a worker that takes over may show an older revision", "err", err)
 	}

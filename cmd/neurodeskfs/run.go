@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -184,39 +182,26 @@ func endAs(status unix.WaitStatus, own int, err error) error {
 
 // daemon serves a job's mount until its guard lets go of the pipe, or is gone.
 // Signals that are sent to all processes of a job are for the program, which may
-// want to go on for a while.
+// want to go on for a while. A worker that takes over is started only then: the
+// memory that one in reserve takes is the job's.
 func (f *runFlags) daemon(ctx context.Context, mountpoint string) error {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGXCPU, unix.SIGPIPE)
-	ready, until := os.NewFile(uintptr(f.ready), "ready"), os.NewFile(uintptr(f.until), "until")
-	unix.CloseOnExec(f.ready)
+	until := os.NewFile(uintptr(f.until), "until")
 	unix.CloseOnExec(f.until)
-	limitMemory()
-	addProcessor()
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("job", os.Getpid())
 	cfg, err := f.load()
-	var d *daemon
 	if err == nil {
-		d, err = f.startJobDaemon(ctx, cfg, mountpoint, log)
+		mountpoint, err = checkMountpoint(mountpoint, cfg.Cache.Dir)
 	}
 	if err != nil {
-		_, _ = fmt.Fprintf(ready, "%d %s\n", exitStatus(err), strings.ReplaceAll(err.Error(), "\n", "; "))
-		return failure{exitStatus(err), errors.New("")} // run says it
+		return f.refuse(f.teller(), err)
 	}
-	_, _ = io.WriteString(ready, "ready\n")
-	ready.Close()
-	log.Info("mounted for a job", "mountpoint", mountpoint, "version", version, "cache", cfg.Cache.Dir)
-	go func() {
-		_, _ = io.Copy(io.Discard, until)
-		d.unmount()
-	}()
-	return d.wait()
-}
-
-func (f *runFlags) startJobDaemon(ctx context.Context, cfg *config.Config, mountpoint string, log *slog.Logger) (*daemon, error) {
-	cfg.Cache.Joint = true
-	mountpoint, err := checkMountpoint(mountpoint, cfg.Cache.Dir)
-	if err != nil {
-		return nil, err
-	}
-	return f.startDaemon(ctx, cfg, mountpoint, log)
+	cfg.Cache.Joint, f.noStandby = true, true
+	return f.superviseUntil(ctx, cfg, mountpoint, notifier{}, func() <-chan os.Signal {
+		over := make(chan os.Signal, 1)
+		go func() {
+			_, _ = io.Copy(io.Discard, until)
+			over <- unix.SIGTERM
+		}()
+		return over
+	})
 }

@@ -183,10 +183,21 @@ func (s *servant) own(dir string) error {
 	if uid := owner(info); uid != 0 && !slices.Contains(servants(s.name), uid) {
 		return failf(exitFailure, "%s belongs to another user (uid %d), who could change what runs from it: choose another cache directory", dir, uid)
 	}
+	if err := s.take(root, dir); err != nil {
+		if info, statErr := root.Stat("."); statErr == nil && owner(info) == s.uid {
+			return nil // another job of root's was faster, and its worker is at work there
+		}
+		return err
+	}
+	return letThrough(dir)
+}
+
+// take makes all in dir, whose root is root, the servant's.
+func (s *servant) take(root *os.Root, dir string) error {
 	if err := cache.Free(dir); err != nil {
 		return err
 	}
-	err = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+	err := fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
 		if err != nil || path == "." {
 			return err
 		}
@@ -202,7 +213,7 @@ func (s *servant) own(dir string) error {
 	if err != nil {
 		return fmt.Errorf("give %s to the user %s: %w: user = \"root\" in the configuration does without", dir, s.name, err)
 	}
-	return letThrough(dir)
+	return nil
 }
 
 // given is own where root lacks CAP_CHOWN or is nobody to a network disk: that

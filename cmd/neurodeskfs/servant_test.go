@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -73,6 +75,48 @@ func TestServantOwnsTheCache(t *testing.T) {
 	}
 	if info, err := os.Stat(made); err != nil || info.Mode().Perm() != 0o711 {
 		t.Errorf("%v, %v: the servant cannot reach its cache", info.Mode(), err)
+	}
+}
+
+// TestServantsCacheIsTakenOnce: root's jobs that begin at once all find their
+// servant's cache, though the worker of one is at work there before another is
+// through with it.
+func TestServantsCacheIsTakenOnce(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("nobody else can give files away")
+	}
+	s, err := findServant("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		dir := t.TempDir()
+		for i := range 200 {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i, ".log")), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var jobs, through sync.WaitGroup
+		through.Add(4)
+		for range 4 {
+			jobs.Go(func() {
+				err := s.own(dir)
+				if err != nil {
+					t.Error(err)
+				}
+				through.Done()
+				disk, err := cache.Open(dir, cache.Options{Quota: 1 << 20, Joint: true})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				through.Wait()
+				if err := disk.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		jobs.Wait()
 	}
 }
 

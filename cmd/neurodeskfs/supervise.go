@@ -21,7 +21,7 @@ import (
 type supervised struct {
 	*session.Supervisor
 	mountpoint string
-	cacheDir   string
+	cache      config.Cache
 	cvmfsAt    string
 	manager    notifier
 	log        *slog.Logger
@@ -33,15 +33,23 @@ type supervised struct {
 // once, what others read from a mount in use included. SIGTERM never does:
 // service managers send it more than once.
 func (f *mountFlags) supervise(ctx context.Context, cfg *config.Config, mountpoint string) error {
+	return f.superviseUntil(ctx, cfg, mountpoint, findNotifier(), signalled)
+}
+
+// superviseUntil is supervise until what ends, asked for when the tree is
+// served, has a signal.
+func (f *mountFlags) superviseUntil(ctx context.Context, cfg *config.Config, mountpoint string, manager notifier, ends func() <-chan os.Signal) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if cfg.Cache.Joint { // all jobs write to one log
+		log = log.With("job", os.Getpid())
+	}
 	tell := f.teller()
-	manager := findNotifier()
 	s, err := f.startSupervisor(ctx, cfg, mountpoint, log)
 	if err != nil {
 		return f.refuse(tell, err)
 	}
 	s.manager = manager
-	return s.keepServed(signalled(), tell, func() error {
+	return s.keepServed(ends(), tell, func() error {
 		// The worker answers what this asks, and if it ends meanwhile Run finds another.
 		if cfg.CVMFSAt != "" {
 			if err := showCVMFS(mountpoint, cfg.CVMFSAt); err != nil {
@@ -50,9 +58,9 @@ func (f *mountFlags) supervise(ctx context.Context, cfg *config.Config, mountpoi
 			s.cvmfsAt = cfg.CVMFSAt
 		}
 		if err := manager.keep(s.Kept()); err != nil {
-			log.Warn("the mount would not outlive supervisor and worker both", "err", err)
+			s.log.Warn("the mount would not outlive supervisor and worker both", "err", err)
 		}
-		log.Info("mounted", "mountpoint", mountpoint, "version", version, "cache", cfg.Cache.Dir)
+		s.log.Info("mounted", "mountpoint", mountpoint, "version", version, "cache", cfg.Cache.Dir)
 		return nil
 	})
 }
@@ -68,7 +76,7 @@ func (f *mountFlags) refuse(tell func(string), err error) error {
 
 // signalled asks to be told of the signals that unmount. Until then they end the
 // process at once: Go blocks neither, whatever it inherits.
-func signalled() chan os.Signal {
+func signalled() <-chan os.Signal {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
@@ -83,22 +91,24 @@ func (s *supervised) keepServed(signals <-chan os.Signal, tell func(string), beg
 	run := make(chan error, 1)
 	start := func() { run <- s.Run(stopping.Done()) }
 	go start()
-	asked, err := startUpgrades(s.cacheDir, s.replace, s.Leave, s.log)
-	if err == nil {
-		defer asked.close()
+	var asked *upgrades
+	var err error
+	if !s.cache.Joint { // one socket cannot stand for the daemons of all jobs
+		if asked, err = startUpgrades(s.cache.Dir, s.replace, s.Leave, s.log); err == nil {
+			defer asked.close()
+		} else {
+			s.log.Warn("no upgrade will be taken", "err", err)
+		}
+	}
+	refused := begin()
+	if refused != nil {
+		s.heed(syscall.SIGTERM, stop)
 	} else {
-		s.log.Warn("no upgrade will be taken", "err", err)
-	}
-	if err = begin(); err != nil {
-		s.unmount()
-		<-run
-		tell(fmt.Sprintf("%d %s", exitStatus(err), err))
-		return err
-	}
-	s.SetVersion(version)
-	tell("ready")
-	if err := s.manager.say("READY=1"); err != nil {
-		s.log.Warn("not said that the mount is ready", "err", err)
+		s.SetVersion(version)
+		tell("ready")
+		if err := s.manager.say("READY=1"); err != nil {
+			s.log.Warn("not said that the mount is ready", "err", err)
+		}
 	}
 	for gone := false; !gone; {
 		select {
@@ -115,6 +125,10 @@ func (s *supervised) keepServed(signals <-chan os.Signal, tell func(string), beg
 	_ = s.manager.drop(s.Kept()) // it would be dropped with the unit
 	hideCVMFS(s.cvmfsAt, s.log)
 	s.log.Info("the mount is gone", "mountpoint", s.mountpoint)
+	if refused != nil {
+		tell(fmt.Sprintf("%d %s", exitStatus(refused), refused))
+		return refused
+	}
 	return err
 }
 
@@ -159,7 +173,7 @@ func (s *supervised) become(program *os.File) error {
 	if err != nil {
 		return err
 	}
-	args := []string{os.Args[0], "supervise", "--cache=" + s.cacheDir, "--", s.mountpoint}
+	args := []string{os.Args[0], "supervise", "--cache=" + s.cache.Dir, "--", s.mountpoint}
 	env := append(append(os.Environ(), variable), s.manager.env()...)
 	return syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), args, env)
 }
@@ -194,7 +208,7 @@ func (f *mountFlags) startSupervisor(ctx context.Context, cfg *config.Config, mo
 	if err := session.RaiseReadAhead(mountpoint); err != nil {
 		log.Warn("reading in order will cost more requests", "err", err)
 	}
-	return &supervised{Supervisor: sup, mountpoint: mountpoint, cacheDir: cfg.Cache.Dir, log: log}, nil
+	return &supervised{Supervisor: sup, mountpoint: mountpoint, cache: cfg.Cache, log: log}, nil
 }
 
 // watching is how a mount's workers are looked after, whoever does it.

@@ -131,7 +131,7 @@ func (d *daemon) serveFor(duty *session.Duty, device *os.File, h *session.Handov
 	if d.resume {
 		d.listen(o.Config.Cache)
 	}
-	d.following.Go(func() { d.awaitSupervisors(following, duty, o.Config.Cache.Dir) })
+	d.following.Go(func() { d.awaitSupervisors(following, duty, o.Config.Cache) })
 	return d.wait()
 }
 
@@ -140,11 +140,14 @@ func (d *daemon) serveFor(duty *session.Duty, device *os.File, h *session.Handov
 func takeOrder(duty *session.Duty, log *slog.Logger) (*daemon, order, error) {
 	o, err := readOrder(duty.File(keptOrder))
 	ledgerFile := duty.File(keptLedger)
-	if err == nil && ledgerFile == nil {
-		err = fmt.Errorf("the supervisor has no ledger: %w", session.ErrIncompatible)
+	if err == nil && (ledgerFile == nil || duty.File(keptTable) == nil) {
+		err = fmt.Errorf("the supervisor has no ledger or no node table: %w", session.ErrIncompatible)
 	}
 	if err != nil {
 		return nil, o, err
+	}
+	if o.Config.Cache.Joint { // all jobs write to one log
+		log = log.With("job", os.Getppid())
 	}
 	d := newDaemon(o.Mountpoint, log)
 	d.config, d.public, d.expired, d.resume = o.Config.Digest(), o.AllowOther, o.AllowExpired, !duty.First
