@@ -115,10 +115,10 @@ func (l *ledger) write(change func(*ledgerEntry)) error {
 	if err != nil {
 		return fmt.Errorf("ledger: %w", err)
 	}
-	l.number++
-	place := int64(l.number%2) * ledgerPlace
+	number := l.number + 1
+	place := int64(number%2) * ledgerPlace
 	var h [ledgerHeader]byte
-	binary.LittleEndian.PutUint64(h[:], l.number)
+	binary.LittleEndian.PutUint64(h[:], number)
 	binary.LittleEndian.PutUint64(h[8:], uint64(len(text)))
 	binary.LittleEndian.PutUint64(h[16:], uint64(crc32.Checksum(text, castagnoli)))
 	// The header, in which the number is, comes last.
@@ -128,5 +128,6 @@ func (l *ledger) write(change func(*ledgerEntry)) error {
 	if err != nil {
 		return fmt.Errorf("ledger: %w", err)
 	}
+	l.number = number // else the next entry would be written over the only good one
 	return nil
 }

@@ -61,6 +61,37 @@ func TestLedgerFollows(t *testing.T) {
 	}
 }
 
+// TestLedgerFailedWrite: after a write that failed, as for want of memory, the next
+// one does not touch the last good entry, which a kill then must leave.
+func TestLedgerFailedWrite(t *testing.T) {
+	l, f := newLedger(t)
+	for n := uint64(1); n <= 2; n++ {
+		if err := l.write(setRevision(n, false)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full, err := os.Open(os.DevNull) // refuses writes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	l.file = full
+	if err := l.write(setRevision(3, false)); err == nil {
+		t.Fatal("it was written")
+	}
+	l.file = f
+	last := readPlace(t, f, 0)
+	if err := l.write(setRevision(4, false)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(readPlace(t, f, 0), last) {
+		t.Error("the last good entry was written over")
+	}
+	if next, err := openLedger(f); err != nil || next.read().Sources[0].Head.Revision != 4 {
+		t.Errorf("the next worker has %+v, %v", next.read(), err)
+	}
+}
+
 // TestLedgerTornWrite: a worker that is killed at any byte of a write leaves the
 // entry before.
 func TestLedgerTornWrite(t *testing.T) {
