@@ -132,8 +132,12 @@ func (f *mountFlags) load() (*config.Config, error) {
 func (f *mountFlags) mount(ctx context.Context, mountpoint string) error {
 	if f.foreground {
 		// What was kept comes first: without a worker, nothing may ask the mount.
-		if kept, err := inherited(); err != nil || kept[session.KeptDevice] != nil {
+		kept, err := inherited()
+		if err != nil || kept[session.KeptDevice] != nil {
 			return f.goOn(ctx, mountpoint, kept, err)
+		}
+		for _, file := range kept {
+			file.Close() // of a mount that is gone
 		}
 	}
 	cfg, err := f.load()

@@ -57,10 +57,11 @@ func (n notifier) say(text string, files ...*os.File) error {
 	return nil
 }
 
-// keep has files kept for the next supervisor, should this one be killed. Those
-// of the device's connection are dropped by themselves when it ends.
+// keep has files kept for the next supervisor, should this one be killed, in place
+// of those that may be left of a mount that is gone: the device is dropped by itself
+// when its connection ends, the files in memory that belong to it are not.
 func (n notifier) keep(files map[string]*os.File) error {
-	var errs []error
+	errs := []error{n.drop(files)}
 	for name, f := range files {
 		errs = append(errs, n.say("FDSTORE=1\nFDNAME="+name, f))
 	}

@@ -68,6 +68,9 @@ func TestNotify(t *testing.T) {
 		if err := n.keep(kept); err != nil {
 			t.Fatal(err)
 		}
+		if text, _ := told(t, manager); text != "FDSTOREREMOVE=1\nFDNAME=ledger" {
+			t.Errorf("%q: the one of a mount before would be kept as well", text)
+		}
 		text, files := told(t, manager)
 		if text != "FDSTORE=1\nFDNAME=ledger" || len(files) != 1 {
 			t.Fatalf("%q, %d files", text, len(files))
