@@ -153,6 +153,11 @@ func TestSystemdUnit(t *testing.T) {
 		t.Fatalf("main process %d, %v; the tree is not there", pid, err)
 	}
 	s.must("reload", s.unit)
+	for property, want := range map[string]string{"OOMScoreAdjust": "-900", "OOMPolicy": "continue"} {
+		if got := s.must("show", "--property="+property, "--value", s.unit); got != want {
+			t.Errorf("%s is %q, want %q", property, got, want)
+		}
+	}
 
 	tool := exec.Command("nsenter", "--mount", "--target", strconv.Itoa(s.pid), program(t), "exec", "--mount", m.Dir, "mrtrix3", "--", "sh", "-c", "echo up; read line; mrinfo -version | head -n1")
 	tool.Env = append(os.Environ(), "NEURODESK_RUNTIME=bwrap")
