@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // fakeCrew runs readers that take work from a channel, in a synctest bubble.
@@ -138,4 +140,32 @@ func TestCrewNeverStarves(t *testing.T) {
 		}
 		f.stop()
 	})
+}
+
+// TestASlotIsFreeBeforeAnotherReaderStarts: there are as many slots in the journal as
+// there may be readers, and what is written behind its end ends the process.
+func TestASlotIsFreeBeforeAnotherReaderStarts(t *testing.T) {
+	s := New(nil, fuse.NewDefaultRawFileSystem(), Options{})
+	r := &reader{slot: s.slots.get()}
+	s.readers[r] = struct{}{}
+	s.slots.mu.Lock()
+	retired := make(chan struct{})
+	go func() {
+		defer close(retired)
+		s.retire(r)
+	}()
+	for range 100 { // it waits for the pool meanwhile
+		time.Sleep(100 * time.Microsecond)
+		s.mu.Lock()
+		if len(s.readers) == 0 {
+			t.Error("another reader could start")
+		}
+		s.mu.Unlock()
+	}
+	s.slots.mu.Unlock()
+	<-retired
+	if len(s.readers) != 0 {
+		t.Error("it has not retired")
+	}
+	s.slots.close()
 }

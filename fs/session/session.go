@@ -245,14 +245,16 @@ func (s *Session) startReader(sl *slot, request int) {
 	})
 }
 
+// retire gives the slot back before another reader may start: the journal has room
+// for maxReaders.
 func (s *Session) retire(r *reader) {
+	s.slots.put(r.slot)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.readers, r)
 	if s.board != nil {
 		s.board.full.Store(0)
 	}
-	s.mu.Unlock()
-	s.slots.put(r.slot)
 }
 
 // finish notes that the connection is over: no reader starts any more.
