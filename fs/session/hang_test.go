@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -151,6 +154,40 @@ func TestEarlyInterruptIsNotLost(t *testing.T) {
 	m.mu.Lock()
 	delete(m.readers, late)
 	m.mu.Unlock()
+}
+
+// Those that live on are looked at seldom, and when they die still soon.
+func TestLivingCallersAreLookedAtSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(nil, fuse.NewDefaultRawFileSystem(), Options{})
+		defer s.slots.close()
+		r := &reader{}
+		r.unique.Store(1 << 40)
+		s.readers[r] = struct{}{}
+		looks := 0
+		var died time.Time
+		s.dying = func(uint32) bool {
+			looks++
+			return !died.IsZero()
+		}
+		in := make([]byte, interruptSize)
+		put(in, interruptSize, opInterrupt, 0)
+		in[inHeaderSize+5] = 1 // unique 1<<40
+		s.onInterrupt(in)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if looks < 60 || looks > 70 {
+			t.Errorf("it was looked at %d times in a minute", looks)
+		}
+		died, looks = time.Now(), 0
+		time.Sleep(longestDying)
+		synctest.Wait()
+		if looks == 0 {
+			t.Errorf("it was not looked at within %s", longestDying)
+		}
+		r.unique.Store(0) // answered
+		s.wg.Wait()
+	})
 }
 
 // A signal that the caller handles is none of the file system's business: the

@@ -18,12 +18,14 @@ import (
 const interruptSize = inHeaderSize + 8
 
 // lateTries and latePause: how often a request that is not found is looked for,
-// and the first pause, which doubles. About a second in all. dyingPause is the
-// time between two looks at a caller that got a signal and lives on.
+// and the first pause, which doubles. About a second in all. The pauses between the
+// looks at a caller that got a signal and lives on double from dyingPause to
+// longestDying: there may be thousands, while a server hangs.
 const (
-	lateTries  = 10
-	latePause  = time.Millisecond
-	dyingPause = 20 * time.Millisecond
+	lateTries    = 10
+	latePause    = time.Millisecond
+	dyingPause   = 20 * time.Millisecond
+	longestDying = time.Second
 )
 
 // onInterrupt cancels the handler of the request that in names, if its caller
@@ -48,8 +50,10 @@ func (s *Session) onInterrupt(in []byte) {
 			switch pid, ok := s.caller(unique); {
 			case ok && s.dying(pid) && s.interrupt(unique):
 				return
-			case ok:
+			case ok && !found:
 				pause, found = dyingPause, true
+			case ok:
+				pause = min(2*pause, longestDying)
 			case found:
 				return // answered
 			default:
