@@ -274,6 +274,9 @@ func (t *Table) append(b []byte) error {
 	if f == nil {
 		f, memErr = memoryFile()
 	}
+	if memErr == nil {
+		memErr = f.Truncate(0) // a worker that was killed on its way here has left something
+	}
 	if memErr != nil {
 		return err
 	}
