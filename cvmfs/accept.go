@@ -68,11 +68,12 @@ const (
 type intake struct {
 	stored    atomic.Int64  // bytes of objects that are read whole now
 	inflating chan struct{} // one for each processor, for large objects
+	catalog   chan struct{} // one more, for catalogs, which must not wait behind data
 }
 
 // newIntake counts the processors: GOMAXPROCS may be one more (cmd/neurodeskfs).
 func newIntake() *intake {
-	return &intake{inflating: make(chan struct{}, min(runtime.NumCPU(), runtime.GOMAXPROCS(0)))}
+	return &intake{inflating: make(chan struct{}, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))), catalog: make(chan struct{}, 1)}
 }
 
 // accept copies the content of body to w and verifies hash and size. What is
@@ -103,9 +104,15 @@ func (in *intake) accept(ctx context.Context, w io.Writer, body io.Reader, o obj
 func (in *intake) inflate(ctx context.Context, w io.Writer, stored *whole) error {
 	o := stored.object
 	if o.size >= minBeside {
+		var own chan struct{} // nil: there is none
+		if !o.data() {
+			own = in.catalog
+		}
 		select {
 		case in.inflating <- struct{}{}:
 			defer func() { <-in.inflating }()
+		case own <- struct{}{}:
+			defer func() { <-own }()
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -126,6 +126,14 @@ func TestAcceptWaits(t *testing.T) {
 	if err := in.accept(ctx, io.Discard, bytes.NewReader(stored), o); !errors.Is(err, context.Canceled) {
 		t.Errorf("no processor was free: %v", err)
 	}
+	o.suffix = hash.Catalog
+	if err := in.accept(t.Context(), io.Discard, bytes.NewReader(stored), o); err != nil || len(in.catalog) > 0 {
+		t.Errorf("a catalog waited for data: %v, %d places stay taken", err, len(in.catalog))
+	}
+	in.catalog <- struct{}{}
+	if err := in.accept(ctx, io.Discard, bytes.NewReader(stored), o); !errors.Is(err, context.Canceled) {
+		t.Errorf("two catalogs at once: %v", err)
+	}
 	_, stored, o = zipped(t, 100)
 	if err := in.accept(ctx, io.Discard, bytes.NewReader(stored), o); err != nil {
 		t.Errorf("a small object waited: %v", err)

@@ -287,7 +287,7 @@ func (r *Repository) recall(ctx context.Context, kept, whitelist []byte) (*trust
 // fetchManifest asks the servers in turn until one's manifest holds.
 func (r *Repository) fetchManifest(ctx context.Context) (m *trust.Manifest, e evidence, err error) {
 	whitelist := make(chan error, 1)
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(fetch.Urgent(ctx))
 	defer cancel()
 	var list []byte
 	go func() { // beside the manifest: it saves a round trip

@@ -276,10 +276,21 @@ func (s *objects) download(ctx context.Context, o object) (*cache.Object, error)
 		obj, err = s.take(ctx, body, o)
 		return err
 	}
-	if err := s.net.Get(ctx, req); err != nil {
+	if err := s.net.Get(o.priority(ctx), req); err != nil {
 		return nil, err
 	}
 	return obj, nil
+}
+
+// data tells what is read from what shows which data there are.
+func (o object) data() bool { return o.suffix == hash.File || o.suffix == hash.Chunk }
+
+// priority is the context to fetch o with.
+func (o object) priority(ctx context.Context) context.Context {
+	if o.data() {
+		return ctx
+	}
+	return fetch.Urgent(ctx)
 }
 
 // request asks the network for o; Accept is to be set.

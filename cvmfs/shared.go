@@ -91,7 +91,7 @@ func (s *objects) provide(ctx context.Context, o object) (present bool, err erro
 	req.Accept = func(_ context.Context, body io.Reader) error {
 		return s.filling(o, body, func(body io.Reader) error { return matches(body, o) })
 	}
-	return false, s.net.Get(ctx, req)
+	return false, s.net.Get(o.priority(ctx), req)
 }
 
 // matches reads body to its end and compares it with o's hash; the error wraps

@@ -87,6 +87,7 @@ func (b *Bucket) fetchIndexAt(ctx context.Context, at string) (text []byte, err 
 // changed says that something is not what it was, even if err says that not all
 // could be looked at; what could not stays as it is.
 func (b *Bucket) Refresh(ctx context.Context) (changed bool, err error) {
+	ctx = fetch.Urgent(ctx)
 	if len(b.o.Index) > 0 {
 		b.mu.Lock()
 		before := b.index

@@ -97,7 +97,7 @@ func (c *Client) newTransport(p *proxy) *http.Transport {
 		TLSHandshakeTimeout:    p.timeout,
 		DisableCompression:     true, // objects are hashed as they are stored
 		MaxIdleConns:           0,    // no bound over all hosts
-		MaxIdleConnsPerHost:    c.cfg.MaxInFlight * largeWeight / smallWeight,
+		MaxIdleConnsPerHost:    (c.slots.max + c.slots.aside) / smallWeight,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeader,
 		Protocols:              new(http.Protocols),

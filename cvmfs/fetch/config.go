@@ -72,7 +72,8 @@ type Config struct {
 
 	// MaxInFlight bounds the downloads at one time. Default 16. Four whose
 	// Limit is at most 256 KiB count as one, and so do two of at most 2 MiB. A quarter of the room, at least for
-	// one, is never taken by prefetch (where it is 1, prefetch may take it). The
+	// one, is never taken by prefetch (where it is 1, prefetch may take it), and as
+	// much again is for Urgent ones only. The
 	// bound halves when a server says 429 or 503 or does not answer in time, and
 	// comes back as downloads go well.
 	MaxInFlight int

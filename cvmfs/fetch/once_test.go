@@ -244,25 +244,88 @@ func TestPromotion(t *testing.T) {
 	})
 }
 
+// TestUrgent: what data wait for does not wait behind data, nor they behind it.
+func TestUrgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(4)
+		type turn struct {
+			*ticket
+			data bool
+		}
+		granted := make(chan turn, 1000)
+		queue := func(n int, ctx context.Context, weight int) {
+			for range n {
+				go func() {
+					if slot, err := s.acquire(ctx, weight, nil); err == nil {
+						granted <- turn{slot, ctx == t.Context()}
+					}
+				}()
+			}
+			synctest.Wait()
+		}
+		queue(100, t.Context(), largeWeight)
+		if n := len(granted); n != 4 {
+			t.Fatalf("%d data at once", n)
+		}
+		queue(1, Urgent(t.Context()), smallWeight)
+		if n := len(granted); n != 5 {
+			t.Fatalf("an urgent request waits behind data")
+		}
+		queue(99, Urgent(t.Context()), smallWeight)
+		if n := len(granted); n != 8 {
+			t.Fatalf("%d at once with many urgent ones, want 4 and 4", n)
+		}
+		data := 0
+		for range 80 { // of each kind as many go as end, so that neither starves
+			at := <-granted
+			if at.data {
+				data++
+			}
+			s.release(at.ticket)
+			synctest.Wait()
+		}
+		if data != 40 {
+			t.Errorf("of 80 that went %d were data, want 40", data)
+		}
+		for range 120 {
+			s.release((<-granted).ticket)
+			synctest.Wait()
+		}
+		if s.inFlight() != 0 || s.inUse != 0 || s.apart != 0 {
+			t.Errorf("%d, %d and %d in use at the end", s.inFlight(), s.inUse, s.apart)
+		}
+	})
+}
+
 // TestSlotsLeave: who leaves the queue takes nothing with him.
 func TestSlotsLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(1)
-		if err := s.acquire(t.Context(), largeWeight, false, nil); err != nil {
-			t.Fatal(err)
+		var taken []*ticket
+		for _, ctx := range []context.Context{t.Context(), Urgent(t.Context())} {
+			slot, err := s.acquire(ctx, largeWeight, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken = append(taken, slot)
 		}
-		for _, prefetch := range []bool{false, true} {
-			ctx, cancel := context.WithCancel(t.Context())
+		for _, ctx := range []context.Context{t.Context(), Prefetch(t.Context()), Urgent(t.Context()), Prefetch(Urgent(t.Context()))} {
+			ctx, cancel := context.WithCancel(ctx)
 			got := make(chan error)
-			go func() { got <- s.acquire(ctx, smallWeight, prefetch, nil) }()
+			go func() {
+				_, err := s.acquire(ctx, smallWeight, nil)
+				got <- err
+			}()
 			synctest.Wait()
 			cancel()
 			if err := <-got; err != context.Canceled {
 				t.Error(err)
 			}
 		}
-		s.release(largeWeight)
-		if s.inFlight() != 0 || s.demand.Len() != 0 || s.prefetch.Len() != 0 {
+		for _, slot := range taken {
+			s.release(slot)
+		}
+		if s.inFlight() != 0 || s.inUse != 0 || s.apart != 0 || s.demand.Len() != 0 || s.prefetch.Len() != 0 {
 			t.Errorf("%d in use, %d and %d waiting", s.inFlight(), s.demand.Len(), s.prefetch.Len())
 		}
 	})
@@ -273,45 +336,51 @@ func TestSlotsLeave(t *testing.T) {
 func TestSlotsWeights(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(16)
-		atOnce := func(weight int, prefetch bool) int {
-			ctx, cancel := context.WithCancel(t.Context())
-			var granted atomic.Int32
-			for range 100 {
+		atOnce := func(ctx context.Context, weight int) int {
+			ctx, cancel := context.WithCancel(ctx)
+			granted := make(chan *ticket, 100)
+			for range cap(granted) {
 				go func() {
-					if s.acquire(ctx, weight, prefetch, nil) == nil {
-						granted.Add(1)
+					if slot, err := s.acquire(ctx, weight, nil); err == nil {
+						granted <- slot
 					}
 				}()
 			}
 			synctest.Wait()
 			cancel()
 			synctest.Wait()
-			for range granted.Load() {
-				s.release(weight)
+			close(granted)
+			n := len(granted)
+			for slot := range granted {
+				s.release(slot)
 			}
-			return int(granted.Load())
+			return n
 		}
-		expect := func(when string, weight int, prefetch bool, want int) {
+		expect := func(when string, ctx context.Context, weight, want int) {
 			t.Helper()
-			if n := atOnce(weight, prefetch); n != want {
+			if n := atOnce(ctx, weight); n != want {
 				t.Errorf("%s: %d of weight %d at once, want %d", when, n, weight, want)
 			}
 		}
-		expect("unknown length", weigh(0), false, 16)
-		expect("large prefetches", weigh(middleObject+1), true, 12)
-		expect("middle", weigh(smallObject+1), false, 32)
-		expect("small", weigh(smallObject), false, 64)
-		expect("small prefetches", weigh(1), true, 48)
+		demand, prefetch := t.Context(), Prefetch(t.Context())
+		expect("unknown length", demand, weigh(0), 16)
+		expect("large prefetches", prefetch, weigh(middleObject+1), 12)
+		expect("middle", demand, weigh(smallObject+1), 32)
+		expect("small", demand, weigh(smallObject), 64)
+		expect("small prefetches", prefetch, weigh(1), 48)
+		expect("urgent", Urgent(demand), weigh(1), 80)
+		expect("large urgent", Urgent(demand), weigh(0), 20)
+		expect("urgent prefetches", Urgent(prefetch), weigh(1), 48)
 		s.overloaded()
-		expect("after an overload", largeWeight, false, 8)
+		expect("after an overload", demand, largeWeight, 8)
 		for range 10 {
 			s.overloaded()
 		}
-		expect("prefetch after many", largeWeight, true, 1)
+		expect("prefetch after many", prefetch, largeWeight, 1)
 		for range 64 {
 			s.recovered()
 		}
-		expect("recovered", largeWeight, false, 16)
+		expect("recovered", demand, largeWeight, 16)
 		if s.inFlight() != 0 {
 			t.Errorf("%d in use", s.inFlight())
 		}

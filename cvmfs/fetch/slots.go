@@ -18,29 +18,36 @@ const (
 
 // slots bounds the downloads at one time and lets on-demand ones go first. The
 // bound adapts: it halves when a server is overloaded, and comes back with each
-// download that goes well.
+// download that goes well. Urgent ones have a room of their own beside it, and
+// wait for a turn like all others when that is taken: so neither they nor the
+// others can hold the others up.
 type slots struct {
-	max     int // in weights
+	max     int // in weights, like the next two
 	reserve int // never taken by prefetch
+	aside   int // the room for urgent ones
 
 	mu       sync.Mutex // guards all below
 	now      int        // what may be in use, at most max
 	inUse    int
-	count    int       // downloads that inUse stands for
+	apart    int       // what is in use of aside
+	count    int       // downloads that inUse and apart stand for
 	demand   list.List // of *ticket, first come first served
 	prefetch list.List
 }
 
-// ticket is one waiting download.
+// ticket is one download, waiting or under way.
 type ticket struct {
 	weight  int
+	urgent  bool
 	ready   chan struct{} // closed with the grant
-	granted bool          // guarded by slots.mu
+	granted bool          // guarded by slots.mu, like the next
+	apart   bool          // granted from the room for urgent ones
 }
 
-// newSlots makes room for n large downloads.
+// newSlots makes room for n large downloads, and for a quarter as many urgent ones.
 func newSlots(n int) *slots {
-	return &slots{max: n * largeWeight, now: n * largeWeight, reserve: min(n-1, (n+3)/4) * largeWeight}
+	quarter := (n + 3) / 4
+	return &slots{max: n * largeWeight, now: n * largeWeight, reserve: min(n-1, quarter) * largeWeight, aside: quarter * largeWeight}
 }
 
 // weigh is what a body of at most limit bytes takes; 0: any length.
@@ -55,12 +62,12 @@ func weigh(limit int64) int {
 }
 
 // acquire takes weight of the slots, which the caller gives back with release, or
-// returns the context's cause. A prefetch becomes an on-demand download when
-// promoted is closed.
-func (s *slots) acquire(ctx context.Context, weight int, prefetch bool, promoted <-chan struct{}) error {
-	t := &ticket{weight: weight, ready: make(chan struct{})}
+// returns the context's cause. The context says whether it is prefetch or urgent;
+// a prefetch becomes an on-demand download when promoted is closed.
+func (s *slots) acquire(ctx context.Context, weight int, promoted <-chan struct{}) (*ticket, error) {
+	t := &ticket{weight: weight, urgent: isUrgent(ctx), ready: make(chan struct{})}
 	queue := &s.demand
-	if prefetch {
+	if IsPrefetch(ctx) {
 		queue = &s.prefetch
 	} else {
 		promoted = nil
@@ -72,7 +79,7 @@ func (s *slots) acquire(ctx context.Context, weight int, prefetch bool, promoted
 	for {
 		select {
 		case <-t.ready:
-			return nil
+			return t, nil
 		case <-promoted:
 			promoted = nil
 			s.mu.Lock()
@@ -86,32 +93,61 @@ func (s *slots) acquire(ctx context.Context, weight int, prefetch bool, promoted
 		case <-ctx.Done():
 			s.mu.Lock()
 			if t.granted {
-				s.inUse -= weight
-				s.count--
+				s.giveBack(t)
 			} else {
 				queue.Remove(place)
 			}
 			s.dispatch()
 			s.mu.Unlock()
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-func (s *slots) release(weight int) {
+func (s *slots) release(t *ticket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inUse -= weight
-	s.count--
+	s.giveBack(t)
 	s.dispatch()
+}
+
+// giveBack takes t out of what is in use. mu is held.
+func (s *slots) giveBack(t *ticket) {
+	if t.apart {
+		s.apart -= t.weight
+	} else {
+		s.inUse -= t.weight
+	}
+	s.count--
 }
 
 // dispatch grants what can be granted. mu is held.
 func (s *slots) dispatch() {
+	for s.grantApart() {
+	}
 	for s.grant(&s.demand, s.now) {
 	}
 	for s.grant(&s.prefetch, s.now-s.reserve) {
 	}
+}
+
+// grantApart lets the first urgent one of those that somebody waits for go if it
+// fits into the room for such, or is alone there. mu is held.
+func (s *slots) grantApart() bool {
+	for place := s.demand.Front(); place != nil && s.apart < s.aside; place = place.Next() {
+		t := place.Value.(*ticket)
+		if !t.urgent {
+			continue
+		}
+		if s.apart+t.weight > s.aside && s.apart > 0 {
+			return false
+		}
+		t.apart = true
+		s.apart += t.weight
+		s.let(&s.demand, place)
+		return true
+	}
+	return false
 }
 
 // grant lets the first of queue go if it fits below bound. Whatever the bound
@@ -121,16 +157,21 @@ func (s *slots) grant(queue *list.List, bound int) bool {
 	if first == nil {
 		return false
 	}
-	t := first.Value.(*ticket)
-	if s.inUse+t.weight > bound && s.inUse > 0 {
+	weight := first.Value.(*ticket).weight
+	if s.inUse+weight > bound && s.inUse > 0 {
 		return false
 	}
-	queue.Remove(first)
+	s.inUse += weight
+	s.let(queue, first)
+	return true
+}
+
+// let has the download at place go. mu is held.
+func (s *slots) let(queue *list.List, place *list.Element) {
+	t := queue.Remove(place).(*ticket)
 	t.granted = true
-	s.inUse += t.weight
 	s.count++
 	close(t.ready)
-	return true
 }
 
 // overloaded halves the bound, though one large download stays possible.

@@ -83,9 +83,11 @@ func (t *try) RoundTrip(req *http.Request) (*http.Response, error) {
 	if f, ok := ctx.Value(flightKey{}).(*flight); ok {
 		promoted = f.promoted
 	}
-	if err := t.c.slots.acquire(ctx, t.weight(), IsPrefetch(ctx), promoted); err != nil {
+	slot, err := t.c.slots.acquire(ctx, t.weight(), promoted)
+	if err != nil {
 		return nil, err
 	}
+	release := func() { t.release(slot) }
 	t.c.requests.Add(1)
 	t.started, t.conn = time.Now(), nil
 	w := newWatch(ctx, t.timeout())
@@ -101,11 +103,11 @@ func (t *try) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		err = w.explain(err)
 		w.end()
-		t.release()
+		release()
 		return nil, err
 	}
 	t.body = &body{
-		rc: resp.Body, w: w, closed: t.release, header: resp.Header,
+		rc: resp.Body, w: w, closed: release, header: resp.Header,
 		count:    func(n int) { t.c.bytes.Add(uint64(n)) },
 		minSpeed: t.c.cfg.LowSpeedLimit, want: resp.ContentLength, limit: -1,
 	}
@@ -113,13 +115,13 @@ func (t *try) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// release gives back the slot, and the connection if it leads to an address that
+// release gives back a slot, and the connection if it leads to an address that
 // is gone.
-func (t *try) release() {
+func (t *try) release(slot *ticket) {
 	if t.proxy.retired.Load() {
 		t.proxy.transport.CloseIdleConnections()
 	}
-	t.c.slots.release(t.weight())
+	t.c.slots.release(slot)
 }
 
 // weight is what the request takes of the slots.
