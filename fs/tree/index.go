@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	indexWorkers = 64               // images read at once, behind those that somebody waits for
+	indexWorkers = 64               // images read at once
 	retryPause   = 30 * time.Second // before an image that failed is tried again
 )
 
@@ -64,7 +64,7 @@ func buildName(version, date string) string {
 // index knows which image has which commands. It is built in the background
 // and on demand. Safe for concurrent use.
 type index struct {
-	ctx    context.Context // ends with the tree, or when a newer index takes over
+	ctx    context.Context // urgent; ends with the tree, or when a newer index takes over
 	stop   context.CancelFunc
 	stores []store
 	old    *index // the one before, whose images need not be read again
@@ -104,7 +104,7 @@ func newIndex(ctx context.Context, o Options, old *index, spawn func(func()) boo
 			stores = append(stores, s.store(o.Images))
 		}
 	}
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(fetch.Urgent(ctx))
 	return &index{
 		ctx: ctx, stop: stop, stores: stores, old: old, log: o.Logger, images: o.Images, memo: o.Memo, never: neverSet(never), pins: o.Pins, changed: changed,
 		spawn: spawn, patience: usualPatience, tried: make(chan struct{}), partial: map[string]bool{},
@@ -115,8 +115,14 @@ func newIndex(ctx context.Context, o Options, old *index, spawn func(func()) boo
 }
 
 // build lists the sources and reads every image, until it is done or the index
-// is closed. What fails is tried again.
+// is closed. What fails is tried again. Images are read behind those that somebody
+// waits for, but a refresh waits for all, though only once: were they behind as well,
+// a mount that is never idle would never come to a new revision.
 func (x *index) build() {
+	reading := x.ctx
+	if x.old == nil {
+		reading = fetch.Prefetch(x.ctx)
+	}
 	sources := slices.Clone(x.stores)
 	var lists sync.WaitGroup
 	lists.Go(x.readCatalogues) // beside the listing: both cost the same round trips
@@ -132,7 +138,7 @@ func (x *index) build() {
 			lists.Wait()
 			close(x.listed)
 		}
-		done := x.readAll() && len(sources) == 0
+		done := x.readAll(reading) && len(sources) == 0
 		if x.ctx.Err() != nil {
 			return
 		}
@@ -141,6 +147,7 @@ func (x *index) build() {
 		}
 		if pause == 0 {
 			close(x.tried)
+			reading = fetch.Prefetch(x.ctx)
 		}
 		x.changed(x.takePartial())
 		if done {
@@ -192,7 +199,7 @@ func (x *index) unlisted() error {
 }
 
 // readAll reads what is not read yet and reports whether nothing is left.
-func (x *index) readAll() bool {
+func (x *index) readAll(ctx context.Context) bool {
 	x.mu.Lock()
 	images := slices.Clone(x.order)
 	x.mu.Unlock()
@@ -201,7 +208,7 @@ func (x *index) readAll() bool {
 	for range min(indexWorkers, len(images)) {
 		workers.Go(func() {
 			for m := range work {
-				x.await(fetch.Prefetch(x.ctx), m)
+				x.await(ctx, m)
 			}
 		})
 	}

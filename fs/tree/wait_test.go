@@ -3,9 +3,11 @@ package tree
 import (
 	"context"
 	"errors"
+	"fmt"
 	iofs "io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -176,4 +178,57 @@ func TestADamagedImageHidesNoOther(t *testing.T) {
 	if got := tree.index.Load().takePartial(); !slices.Equal(got, []string{"fsl"}) {
 		t.Errorf("listings to renew: %q", got)
 	}
+}
+
+// TestARefreshIsNotBehindReaders: a new image is shown though readers wait for more
+// data than may be fetched at a time, and the server sends none of it.
+func TestARefreshIsNotBehindReaders(t *testing.T) {
+	const readers, atOnce = 400, 256 // the fixture lets 64 large objects come at a time
+	s := newSite(t, func(tree *cvmfstest.Tree) {
+		addContainer(tree, "fsl_6_20240101", "bet\n")
+		for i := range readers {
+			tree.File(fmt.Sprintf("busy/%d", i), fmt.Appendf(nil, "busy %d", i), 0o644)
+		}
+	})
+	tree := s.open()
+	complete(t, tree)
+	busy := map[string]bool{}
+	for i := range readers {
+		busy[s.rev.Objects(fmt.Sprintf("busy/%d", i))[0]] = true
+	}
+	isBusy := func(path string) bool {
+		_, object, ok := strings.Cut(path, "/data/")
+		return ok && busy["data/"+object]
+	}
+	release := make(chan struct{})
+	s.server.Inject(isBusy, 0, cvmfstest.Hang(release))
+	var reading sync.WaitGroup
+	for i := range readers {
+		e, err := s.client.Resolve(t.Context(), s.client.Head().Root, fmt.Sprintf("/busy/%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		reading.Go(func() {
+			if _, err := s.client.ReadFile(t.Context(), e, 100); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := s.server.Wait(t.Context(), func(s cvmfstest.Stats) bool { return s.InFlight == atOnce }); err != nil {
+		t.Fatal(err)
+	}
+	addContainer(s.content, "fsl_7_20240101", "bet\nnewbet\n")
+	s.publish()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := tree.Refresh(ctx); err != nil {
+		t.Error(err)
+	} else {
+		find(t, tree, "bin/newbet")
+	}
+	if n := s.server.Count(isBusy); n != atOnce {
+		t.Errorf("%d requests of the readers, want %d", n, atOnce)
+	}
+	close(release)
+	reading.Wait()
 }
