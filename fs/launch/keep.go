@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"sort"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ var errNotOurs = errors.New("not safe from other users")
 const (
 	versionPatience = time.Minute // for a runtime that is asked for its version
 	maxKept         = 1 << 20     // bytes of one kept file
+	maxFiles        = 1024        // of one kind: a few for each image there is at one time, of a few KB each
 	envMagic        = "neurodeskfs environment 1"
 )
 
@@ -111,7 +113,28 @@ func (k keeper) put(kind, name string, text []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
+	thin(dir)
 	return nil
+}
+
+// thin removes the older half of a directory of more than maxFiles files, also what a start that was killed left half
+// written: there is a file for each image that was ever used, and nobody tells which are gone. A wanted one that goes is
+// found out again.
+func thin(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) <= maxFiles {
+		return
+	}
+	written := map[string]time.Time{}
+	for _, e := range entries {
+		if fi, err := e.Info(); err == nil { // else another start has removed it
+			written[e.Name()] = fi.ModTime()
+		}
+	}
+	sort.Slice(entries, func(i, j int) bool { return written[entries[i].Name()].Before(written[entries[j].Name()]) })
+	for _, e := range entries[:len(entries)-maxFiles/2] {
+		_ = os.Remove(path.Join(dir, e.Name()))
+	}
 }
 
 // plainName tells names that stay in their directory.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+	"time"
 )
 
 func TestKeeperTrustsOnlyOwnFiles(t *testing.T) {
@@ -43,6 +44,45 @@ func TestKeeperTrustsOnlyOwnFiles(t *testing.T) {
 	}
 	if err := (keeper{}).put("env", "H1", nil); err == nil {
 		t.Error("kept nowhere")
+	}
+}
+
+// TestKeeperThinsOut: years of images do not fill a home; the newest stay, and what
+// was left half written goes.
+func TestKeeperThinsOut(t *testing.T) {
+	k := keeper{filepath.Join(t.TempDir(), "neurodeskfs")}
+	if err := k.put("env", "H0000", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(k.dir, "env")
+	begin := time.Now().Add(-24 * time.Hour)
+	at := func(name string, i int) {
+		err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600)
+		if err := errors.Join(err, os.Chtimes(filepath.Join(dir, name), time.Time{}, begin.Add(time.Duration(i)*time.Second))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at(".new-killed", 0)
+	for i := range maxFiles - 2 {
+		at(fmt.Sprintf("H%04d", i), i+1)
+	}
+	count := func() int {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	if err := k.put("env", "Hlast", []byte("x")); err != nil || count() != maxFiles {
+		t.Fatalf("%d files, %v; want %d", count(), err, maxFiles)
+	}
+	if err := k.put("env", "Hone-more", []byte("x")); err != nil || count() != maxFiles/2 {
+		t.Errorf("%d files, %v; want %d", count(), err, maxFiles/2)
+	}
+	for name, want := range map[string]bool{".new-killed": false, "H0000": false, fmt.Sprintf("H%04d", maxFiles-3): true, "Hlast": true, "Hone-more": true} {
+		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
