@@ -35,6 +35,7 @@ import (
 // any time. Safe for concurrent use.
 type Memo interface {
 	Get(bucket, key string) ([]byte, bool)
+	// Put keeps a value; nil removes it.
 	Put(bucket, key string, value []byte)
 }
 

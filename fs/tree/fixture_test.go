@@ -41,7 +41,22 @@ func (m *memMemo) Get(bucket, key string) ([]byte, bool) {
 	return v.([]byte), true
 }
 
-func (m *memMemo) Put(bucket, key string, value []byte) { m.Store(bucket+"\x00"+key, value) }
+func (m *memMemo) Put(bucket, key string, value []byte) {
+	if value == nil {
+		m.Delete(bucket + "\x00" + key)
+		return
+	}
+	m.Store(bucket+"\x00"+key, value)
+}
+
+func (m *memMemo) Each(bucket string, fn func(key string, value []byte)) {
+	m.Range(func(k, v any) bool {
+		if key, ok := strings.CutPrefix(k.(string), bucket+"\x00"); ok {
+			fn(key, v.([]byte))
+		}
+		return true
+	})
+}
 
 // site is a published repository, its server and what a daemon has.
 type site struct {

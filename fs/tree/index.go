@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/neurodesk/neurodeskfs/cvmfs"
 	"github.com/neurodesk/neurodeskfs/cvmfs/fetch"
 	"github.com/neurodesk/neurodeskfs/fs/image"
 )
@@ -71,7 +70,7 @@ type index struct {
 	unseen *seen  // the last that inherit made for an image nobody had asked for
 	log    *slog.Logger
 	images *image.Images
-	memo   cvmfs.Memo
+	memo   Memo
 	never  map[string]bool
 	pins   pins
 

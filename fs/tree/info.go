@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/neurodesk/neurodeskfs/cvmfs"
 	"github.com/neurodesk/neurodeskfs/fs/image"
 )
 
@@ -33,13 +34,54 @@ type Command struct {
 	Path string `json:"path,omitempty"` // in the image, where commands.txt says it
 }
 
+// Memo is where the tree remembers what it found out. It may forget at any time.
+// Safe for concurrent use.
+type Memo interface {
+	cvmfs.Memo
+	// Each calls fn for all of a bucket.
+	Each(bucket string, fn func(key string, value []byte))
+}
+
+// infoMemo is the memo's bucket of Infos, by the content of the container's directory.
+const infoMemo = "index"
+
+// maxGone is how many Infos of images that are gone are remembered, of about 1 KB each.
+const maxGone = 4096
+
+// forgetGone has the memo forget the images of earlier revisions when they are too
+// many: years have thousands. Those of old, the index before, stay, so that a source
+// that goes back to it has nothing to read anew. Another process on the same cache,
+// at another revision, reads its own anew.
+func (x *index) forgetGone(old *index) {
+	named := map[string]bool{}
+	for _, i := range []*index{x, old} {
+		i.mu.Lock()
+		for _, m := range i.order {
+			named[m.key] = true
+		}
+		i.mu.Unlock()
+	}
+	var gone []string
+	x.memo.Each(infoMemo, func(key string, _ []byte) {
+		if !named[key] {
+			gone = append(gone, key)
+		}
+	})
+	if len(gone) <= maxGone {
+		return
+	}
+	for _, key := range gone {
+		x.memo.Put(infoMemo, key, nil)
+	}
+}
+
 // inspect reads the container's directory, or what is remembered of it.
 func (x *index) inspect(ctx context.Context, m *img) (Info, error) {
 	if m.silent {
 		return x.examine(ctx, m) // its catalogs tell all
 	}
 	var info Info
-	if b, ok := x.memo.Get("index", m.key); ok && json.Unmarshal(b, &info) == nil {
+	if b, ok := x.memo.Get(infoMemo, m.key); ok && json.Unmarshal(b, &info) == nil {
 		return info, nil
 	}
 	info, err := x.examine(ctx, m)
@@ -47,7 +89,7 @@ func (x *index) inspect(ctx context.Context, m *img) (Info, error) {
 		return Info{}, err
 	}
 	if b, err := json.Marshal(info); err == nil && m.refused.Load() == nil { // whom it is refused may change
-		x.memo.Put("index", m.key, b)
+		x.memo.Put(infoMemo, m.key, b)
 	}
 	return info, nil
 }

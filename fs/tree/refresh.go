@@ -39,6 +39,7 @@ func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
 	t.index.Store(x)
 	t.listings.Purge() // they hold the old one
 	old.stop()
+	x.forgetGone(old)
 	changes, err := t.compare(ctx, old, x)
 	if unlisted := x.unlisted(); unlisted != nil {
 		err = errors.Join(err, fmt.Errorf("what was known of a source stays, for it cannot be listed: %w", unlisted))

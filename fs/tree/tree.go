@@ -35,7 +35,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/neurodesk/neurodeskfs/cvmfs"
 	"github.com/neurodesk/neurodeskfs/fs/image"
 	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
@@ -47,7 +46,7 @@ type Options struct {
 	Table      volume.Table // empty, or as an earlier tree left it
 	Frozen     *os.File     // a file in memory, empty or as an earlier tree left it; nil: one of its own
 	Since      time.Time    // when listings changed last; zero: now
-	Memo       cvmfs.Memo
+	Memo       Memo
 	Mountpoint string
 	Launcher   Launcher      // what starts the commands
 	Policy     []byte        // launch.json

@@ -3,6 +3,7 @@ package tree
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -266,6 +267,42 @@ func TestWrongUseOfNodes(t *testing.T) {
 	for _, entry := range []uint64{0, 1 << 38, frozenBase, frozenBase + 99, volume.MaxEntry} {
 		if _, err := tree.Stat(ctx, entry); !errors.Is(err, volume.ErrStale) {
 			t.Errorf("entry %d: %v", entry, err)
+		}
+	}
+}
+
+// TestImagesThatAreGoneAreForgotten, when there are many of them; but not those of the
+// revision before.
+func TestImagesThatAreGoneAreForgotten(t *testing.T) {
+	s := newSite(t, func(tree *cvmfstest.Tree) { addContainer(tree, "fsl_6_20240101", "bet\n") })
+	tree := s.open()
+	complete(t, tree)
+	kept := func() (n int) {
+		s.memo.Each(infoMemo, func(string, []byte) { n++ })
+		return n
+	}
+	for i := range maxGone {
+		s.memo.Put(infoMemo, fmt.Sprintf("gone%d", i), []byte("{}"))
+	}
+	move := func(commands string) {
+		s.content.File("containers/fsl_6_20240101/commands.txt", []byte(commands), 0o644)
+		s.publish()
+		if _, err := tree.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move("bet\nfast\n")
+	if n := kept(); n != maxGone+2 {
+		t.Errorf("%d images are remembered, want %d", n, maxGone+2)
+	}
+	before := tree.index.Load().order[0].key
+	move("bet\nflirt\n") // the first revision's image is one too many
+	if n := kept(); n != 2 {
+		t.Errorf("%d images are remembered, want 2", n)
+	}
+	for _, key := range []string{before, tree.index.Load().order[0].key} {
+		if _, ok := s.memo.Get(infoMemo, key); !ok {
+			t.Errorf("%s is forgotten", key)
 		}
 	}
 }
