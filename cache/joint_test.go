@@ -265,6 +265,13 @@ func TestJointAndSole(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantMeta(t, b, map[string]string{"kept": "1", "changed": "2", "new": ""})
+	if err := errors.Join(a.PutMeta("b", "passing", []byte("4")), a.Flush(), b.DeleteMeta("b", "passing"), b.DeleteMeta("b", "never"), b.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	wantMeta(t, a, map[string]string{"kept": "1", "changed": "2", "new": ""})
+	if names, err := os.ReadDir(filepath.Join(dir, metaDir)); err != nil || len(names) != 3 {
+		t.Errorf("%d files of values, %v; want 3: what was deleted and the index never had leaves none", len(names), err)
+	}
 	if err := b.Pin(keyFor(1), "x"); !errors.Is(err, ErrLocked) {
 		t.Errorf("pin: %v", err)
 	}

@@ -99,7 +99,17 @@ func (d *Disk) flushJointly() error {
 	return failed
 }
 
+// writeMeta writes one value. Of one that was deleted a file remains only where the
+// index, which nobody writes in joint use, has it.
 func (d *Disk) writeMeta(key string, value []byte) error {
+	if value == nil {
+		if _, indexed := d.indexedMeta(key); !indexed {
+			if err := os.Remove(metaPath(d.dir, key)); !isGone(err) {
+				return err
+			}
+			return nil
+		}
+	}
 	f, err := d.createTmp()
 	if err != nil {
 		return err

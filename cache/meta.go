@@ -89,18 +89,24 @@ func (d *Disk) GetMeta(bucket, key string) ([]byte, error) {
 		v, waiting = d.jointMeta(k)
 	}
 	if !waiting {
-		err = d.index.view(func(tx *bolt.Tx) error {
-			if s, ok := unseal([]byte(k), tx.Bucket(bucketMeta).Get([]byte(k))); ok {
-				v = append([]byte{}, s...)
-			}
-			return nil
-		})
-		d.noteIndex(err)
+		v, _ = d.indexedMeta(k)
 	}
 	if v == nil {
 		return nil, fmt.Errorf("cache: value %q in %q: %w", key, bucket, ErrNotCached)
 	}
 	return v, nil
+}
+
+// indexedMeta reads one value of the index.
+func (d *Disk) indexedMeta(k string) (v []byte, ok bool) {
+	d.noteIndex(d.index.view(func(tx *bolt.Tx) error {
+		var s []byte
+		if s, ok = unseal([]byte(k), tx.Bucket(bucketMeta).Get([]byte(k))); ok {
+			v = append([]byte{}, s...)
+		}
+		return nil
+	}))
+	return v, ok
 }
 
 // ForEachMeta calls fn with each value of a bucket, in the order of keys, and
