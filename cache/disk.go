@@ -99,27 +99,29 @@ type Disk struct {
 	flushFails bool       // the last flush failed
 	foreign    bool       // values of joint use are still beside the index
 
-	mu       sync.Mutex // guards what follows, and shared.refs of its objects
-	room     *sync.Cond // on mu: used fell, a removal pass ended, or closed
-	objs     map[string]rec
-	used     int64              // sum of objs' sizes
-	total    int64              // joint use: that of all processes, when it was last looked at
-	live     map[string]*shared // objects in use, by key
-	pins     map[pinID]bool
-	pinned   map[string]int // key -> number of pins
-	pending  change         // what the next flush writes
-	flushing map[string][]byte
-	metaSize int64 // bytes of pending.meta
-	clock    int64
-	state    state
-	former   state // of the index as it was; it stays there until the folders were looked at
-	newState bool  // state is to be written
-	passes   int   // removal passes ended
-	shrink   bool  // the file system is full: make room though the quota does not ask for it
-	fail     failure
-	scanning bool
-	closed   bool
-	indexBad bool // seen by a reader; the next flush replaces the index
+	mu     sync.Mutex // guards what follows, and shared.refs of its objects
+	room   *sync.Cond // on mu: used fell, a removal pass ended, or closed
+	objs   map[string]rec
+	used   int64              // sum of objs' sizes
+	total  int64              // joint use: that of all processes, when it was last looked at
+	live   map[string]*shared // objects in use, by key
+	pins   map[pinID]bool
+	pinned map[string]int // key -> number of pins
+	// pinnedSize is the sum of the sizes of those of objs that are pinned.
+	pinnedSize int64
+	pending    change // what the next flush writes
+	flushing   map[string][]byte
+	metaSize   int64 // bytes of pending.meta
+	clock      int64
+	state      state
+	former     state // of the index as it was; it stays there until the folders were looked at
+	newState   bool  // state is to be written
+	passes     int   // removal passes ended
+	shrink     bool  // the file system is full: make room though the quota does not ask for it
+	fail       failure
+	scanning   bool
+	closed     bool
+	indexBad   bool // seen by a reader; the next flush replaces the index
 
 	kick    chan struct{} // to the removal goroutine
 	quit    chan struct{}
@@ -240,16 +242,17 @@ func (d *Disk) adoptObjects(objs map[string]rec, now int64) {
 		if _, ok := d.objs[k]; ok {
 			continue
 		}
-		d.objs[k] = r
-		d.used += r.size
+		d.keepRec(k, r)
 		d.clock = max(d.clock, min(r.used, now)) // a clock that was set back must not freeze the order
 	}
 }
 
 func (d *Disk) adoptPins(c contents) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for id := range c.pins {
 		d.pins[id] = true
-		d.pinned[id.key]++
+		d.countPin(id.key, 1)
 	}
 }
 

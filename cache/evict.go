@@ -14,9 +14,15 @@ type Removed struct {
 	Bytes   int64 // trailers included
 }
 
+// leastPass is the share of the quota that could go for which a removal pass is worth
+// its look at all records: where pins alone are above the high water mark, each object
+// that came would cost one.
+const leastPass = 0.01
+
 // overHigh reports whether objects must go. mu is held.
 func (d *Disk) overHigh() bool {
-	return d.shrink || d.opts.Quota > 0 && d.usage() > int64(float64(d.opts.Quota)*d.opts.HighWater)
+	quota, used := float64(d.opts.Quota), d.usage()
+	return d.shrink || quota > 0 && used > int64(quota*d.opts.HighWater) && used-d.pinnedSize > int64(quota*leastPass)
 }
 
 // usage is what counts against the quota, in bytes: what this process knows of,
@@ -47,7 +53,7 @@ func (d *Disk) makeRoom() {
 	d.kickEvict()
 	// The pass that is under way may have passed over what is free now; the
 	// second one from here has not.
-	for end := d.passes + 2; d.opts.Quota > 0 && d.usage() > d.opts.Quota && d.passes < end && !d.closed; {
+	for end := d.passes + 2; d.overHigh() && d.opts.Quota > 0 && d.usage() > d.opts.Quota && d.passes < end && !d.closed; {
 		d.kickEvict()
 		d.room.Wait()
 	}
@@ -66,10 +72,11 @@ func (d *Disk) runEvict() {
 			continue
 		}
 		due, shrink, target := d.evictTarget()
+		var done Removed
 		if due {
-			done, _ := d.evictTo(context.Background(), target)
-			d.passEnded(shrink && done.Objects > 0)
+			done, _ = d.evictTo(context.Background(), target)
 		}
+		d.passEnded(shrink && done.Objects > 0) // due or not: somebody may wait for it
 	}
 }
 

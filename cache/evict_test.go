@@ -191,6 +191,39 @@ func TestClearAndRemove(t *testing.T) {
 	}
 }
 
+// TestPinsAboveTheQuotaCostNoPassForEach: what comes beside them is removed, but not
+// by one look at all records for each object.
+func TestPinsAboveTheQuotaCostNoPassForEach(t *testing.T) {
+	dir := t.TempDir()
+	const pins, more, small = 101, 60, 100 - trailerSize // a hundredth of the quota is ten small ones
+	for _, opts := range []Options{{Quota: 100_000}, {Quota: 100_000, Joint: true}} {
+		d := openDisk(t, dir, opts)
+		if !opts.Joint {
+			for i := range pins {
+				if err := d.Pin(keyFor(i), "app"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fill(t, d, 0, pins, 1000-trailerSize)
+		}
+		passes := func() int {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.passes
+		}
+		before := passes()
+		fill(t, d, pins, pins+more, small)
+		if n := passes() - before; n < more/10-1 || n > 2*more/10+4 {
+			t.Errorf("joint %v: %d passes for %d objects", opts.Joint, n, more)
+		}
+		if n := strings.Count(present(d, pins), "."); n > 0 {
+			t.Errorf("joint %v: %d pinned objects are gone", opts.Joint, n)
+		}
+		eventually(t, "the rest is within a hundredth of the quota", func() bool { return d.Stats().UsedBytes <= pins*1000+1000 })
+		d.Close()
+	}
+}
+
 func TestPinsOutliveKill(t *testing.T) {
 	dir := t.TempDir()
 	d := openDisk(t, dir, Options{FlushEvery: time.Hour})

@@ -132,12 +132,27 @@ func checkAccounts(t testing.TB, d *Disk) {
 		})
 		s := d.Stats()
 		if s.UsedBytes == size && s.Objects == n {
+			checkPinnedSize(t, d)
 			return
 		}
 		if time.Now().After(deadline) { // not a removal under way, whose file goes first
 			t.Errorf("accounts: %d bytes in %d objects; files: %d in %d", s.UsedBytes, s.Objects, size, n)
 			return
 		}
+	}
+}
+
+// checkPinnedSize adds up what is pinned.
+func checkPinnedSize(t testing.TB, d *Disk) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var sum int64
+	for key := range d.pinned {
+		sum += d.objs[key].size
+	}
+	if sum != d.pinnedSize {
+		t.Errorf("accounts: %d bytes are pinned, counted as %d", sum, d.pinnedSize)
 	}
 }
 

@@ -77,12 +77,25 @@ func (d *Disk) setPin(id pinID, on bool) {
 	d.pending.pins[id] = on
 	if on {
 		d.pins[id] = true
-		d.pinned[id.key]++
+		d.countPin(id.key, 1)
 		return
 	}
 	delete(d.pins, id)
-	if d.pinned[id.key]--; d.pinned[id.key] == 0 {
-		delete(d.pinned, id.key)
+	d.countPin(id.key, -1)
+}
+
+// countPin counts a pin of key that came or, by -1, went. mu is held.
+func (d *Disk) countPin(key string, by int) {
+	was := d.pinned[key]
+	switch now := was + by; {
+	case now == 0:
+		delete(d.pinned, key)
+		d.pinnedSize -= d.objs[key].size
+	default:
+		d.pinned[key] = now
+		if was == 0 {
+			d.pinnedSize += d.objs[key].size
+		}
 	}
 }
 

@@ -76,9 +76,18 @@ func (d *Disk) setRec(key string, r rec) {
 	if d.readOnly {
 		return
 	}
-	d.used += r.size - d.objs[key].size
-	d.objs[key] = r
+	d.keepRec(key, r)
 	d.pending.objs[key] = &r
+}
+
+// keepRec is setRec for what the index says already. mu is held.
+func (d *Disk) keepRec(key string, r rec) {
+	more := r.size - d.objs[key].size
+	d.used += more
+	if d.pinned[key] > 0 {
+		d.pinnedSize += more
+	}
+	d.objs[key] = r
 }
 
 // dropRec forgets key's file. mu is held.
@@ -88,6 +97,9 @@ func (d *Disk) dropRec(key string) {
 		return
 	}
 	d.used -= r.size
+	if d.pinned[key] > 0 {
+		d.pinnedSize -= r.size
+	}
 	delete(d.objs, key)
 	d.pending.objs[key] = nil
 	d.room.Broadcast()
