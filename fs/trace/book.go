@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,8 +23,15 @@ const Window = 2 * time.Minute
 // saveEarly is when a run's first part is kept, so that a crash does not lose it.
 const saveEarly = 10 * time.Second
 
-// MaxTraces is how many traces a Book keeps.
-const MaxTraces = 1024
+// Bounds of all traces that a Book keeps together. Text is what Keep takes.
+const (
+	MaxTraces = 1024
+	MaxText   = 64 << 20 // bytes
+)
+
+// maxRuns is how many runs are recorded at a time, of up to 2 MB each: anybody may
+// announce starts.
+const maxRuns = 64
 
 // bucket is where the book lies in its Keep.
 const bucket = "trace"
@@ -63,18 +72,28 @@ type Options struct {
 type Book struct {
 	o Options
 
+	learnt sync.Once // kept is read
+
 	mu      sync.Mutex // guards all below
 	runs    map[name]*run
-	fetched map[name]int64     // Options.Lost when the trace was fetched last
-	asked   map[string]bool    // images whose site traces were looked for
-	used    map[name]time.Time // when each trace that is kept was used; nil: not read yet
-	closed  bool
+	fetched map[name]int64   // Options.Lost when a trace was fetched last
+	asked   map[string]bool  // images whose site traces were looked for
+	kept    map[name]keeping // what Keep has
+	text    int64            // sum of kept's sizes
+}
+
+// keeping is what is known of a trace that is kept.
+type keeping struct {
+	used time.Time
+	size int64 // of its text, bytes
 }
 
 // name is what a trace goes by.
 type name struct{ image, command string }
 
 func (n name) key() string { return n.image + "/" + n.command }
+
+func (t *Trace) name() name { return name{t.Image, t.Command} }
 
 // run is the time after a start in which reads are noted.
 type run struct {
@@ -94,7 +113,7 @@ func New(o Options) *Book {
 	if o.Lost == nil {
 		o.Lost = func() int64 { return 0 }
 	}
-	return &Book{o: o, runs: map[name]*run{}, fetched: map[name]int64{}, asked: map[string]bool{}}
+	return &Book{o: o, runs: map[name]*run{}, fetched: map[name]int64{}, asked: map[string]bool{}, kept: map[name]keeping{}}
 }
 
 // Started notes that a command of image, which lies in repo, starts now, and
@@ -116,7 +135,7 @@ func (b *Book) Started(repo *cvmfs.Repository, image, command string) {
 		return
 	}
 	repo.Background(func(ctx context.Context) {
-		if r, err := b.fetch(ctx, repo, n, func(cvmfs.Prefetched, int) {}); !errors.Is(err, ErrUnknown) && r.There < r.Objects {
+		if r, err := b.fetch(ctx, repo, n, func(cvmfs.Prefetched, int) {}); errors.Is(err, ErrUnknown) || r.There < r.Objects {
 			b.mu.Lock()
 			delete(b.fetched, n) // the next start may do better
 			b.mu.Unlock()
@@ -146,8 +165,7 @@ func (b *Book) record(repo *cvmfs.Repository, n name, fresh bool) {
 			return
 		}
 		close(old.end)
-	}
-	if b.closed {
+	} else if len(b.runs) >= maxRuns {
 		return
 	}
 	r := &run{repository: repo.FQRN(), fresh: fresh, end: make(chan struct{}), seen: map[Object]bool{}}
@@ -218,8 +236,9 @@ func (b *Book) save(n name, r *run) {
 	if len(objects) == 0 {
 		return // all came from the kernel's caches
 	}
+	b.learn()
 	b.mu.Lock()
-	t, ok := b.kept(n)
+	t, ok := b.get(n)
 	if !ok || r.fresh && first {
 		t = Trace{Repository: r.repository, Image: n.image, Command: n.command}
 	}
@@ -229,11 +248,34 @@ func (b *Book) save(n name, r *run) {
 	t.Used = time.Now().UTC()
 	t.merge(objects)
 	b.put(t)
+	if !ok {
+		b.fetched[n] = b.o.Lost() // by the run
+	}
 	b.mu.Unlock()
 }
 
-// kept returns the trace that is kept. mu is held.
-func (b *Book) kept(n name) (t Trace, ok bool) {
+// learn looks, once, at what is kept: that takes a second where it is much, and who
+// starts must not wait for it. mu is not held.
+func (b *Book) learn() {
+	b.learnt.Do(func() {
+		kept := map[name]keeping{}
+		b.o.Keep.Each(bucket, func(key string, text []byte) {
+			var t struct{ Used time.Time } // what is no trace was never used
+			_ = json.Unmarshal(text, &t)
+			image, command, _ := strings.Cut(key, "/")
+			kept[name{image, command}] = keeping{t.Used, int64(len(text))}
+		})
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.kept = kept
+		for _, k := range kept {
+			b.text += k.size
+		}
+	})
+}
+
+// get returns the trace that is kept. mu is held.
+func (b *Book) get(n name) (t Trace, ok bool) {
 	text, ok := b.o.Keep.Get(bucket, n.key())
 	if !ok || json.Unmarshal(text, &t) != nil || t.check() != nil {
 		return Trace{}, false
@@ -241,54 +283,40 @@ func (b *Book) kept(n name) (t Trace, ok bool) {
 	return t, true
 }
 
-// put keeps a trace, and lets go of those that were not used for longest. mu is held.
+// put keeps a trace, and lets go of those that were not used for longest. learn was
+// called; mu is held.
 func (b *Book) put(t Trace) {
 	text, err := json.Marshal(t)
 	if err != nil {
 		b.o.Logger.Error("a trace cannot be kept", "command", t.Command, "err", err)
 		return
 	}
-	b.o.Keep.Put(bucket, name{t.Image, t.Command}.key(), text)
-	if b.used == nil {
-		b.used = map[name]time.Time{}
-		for _, t := range b.all() {
-			b.used[name{t.Image, t.Command}] = t.Used
-		}
-	}
-	b.used[name{t.Image, t.Command}] = t.Used
-	for len(b.used) > MaxTraces {
-		oldest := name{t.Image, t.Command}
-		for n, used := range b.used {
-			if used.Before(b.used[oldest]) {
-				oldest = n
-			}
-		}
-		b.drop(oldest)
+	b.o.Keep.Put(bucket, t.name().key(), text)
+	b.text += int64(len(text)) - b.kept[t.name()].size
+	b.kept[t.name()] = keeping{t.Used, int64(len(text))}
+	for len(b.kept) > MaxTraces || b.text > MaxText {
+		b.drop(slices.MinFunc(slices.Collect(maps.Keys(b.kept)), func(x, y name) int { return b.kept[x].used.Compare(b.kept[y].used) }))
 	}
 }
 
 // drop removes a trace. mu is held.
 func (b *Book) drop(n name) {
 	b.o.Keep.Put(bucket, n.key(), nil)
-	delete(b.used, n)
+	b.text -= b.kept[n].size
+	delete(b.kept, n)
 	delete(b.fetched, n)
 }
 
-// all reads every trace that is kept.
-func (b *Book) all() (all []Trace) {
+// Traces returns all traces, those of runs that go on included, by image and command.
+func (b *Book) Traces() []Trace {
+	b.flush()
+	var all []Trace
 	b.o.Keep.Each(bucket, func(_ string, text []byte) {
 		var t Trace
 		if json.Unmarshal(text, &t) == nil && t.check() == nil {
 			all = append(all, t)
 		}
 	})
-	return all
-}
-
-// Traces returns all traces, those of runs that go on included, by image and command.
-func (b *Book) Traces() []Trace {
-	b.flush()
-	all := b.all()
 	slices.SortFunc(all, func(x, y Trace) int {
 		return cmp.Or(cmp.Compare(x.Image, y.Image), cmp.Compare(x.Command, y.Command))
 	})
@@ -315,11 +343,12 @@ func (b *Book) Import(traces []Trace) error {
 			return err
 		}
 	}
+	b.learn()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range traces {
-		n := name{t.Image, t.Command}
-		if old, ok := b.kept(n); ok {
+		n := t.name()
+		if old, ok := b.get(n); ok {
 			t = Union([]Trace{old}, []Trace{t})[0]
 		}
 		t.Used = time.Now().UTC()
@@ -331,10 +360,11 @@ func (b *Book) Import(traces []Trace) error {
 
 // Remove forgets the trace of a command. ErrUnknown: there is none.
 func (b *Book) Remove(image, command string) error {
+	b.learn()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := name{image, command}
-	if _, ok := b.kept(n); !ok {
+	if _, ok := b.get(n); !ok {
 		return fmt.Errorf("%s: %w", command, ErrUnknown)
 	}
 	b.drop(n)

@@ -16,8 +16,10 @@
 // A trace holds names of objects, which are hashes of their content. A wrong or
 // hostile one costs bandwidth: at most MaxObjects objects and MaxBytes bytes for
 // each start, fetched behind all that somebody waits for, each verified like any
-// other. It is never believed for anything else. A Book keeps MaxTraces traces;
-// the one not used for longest goes first.
+// other. It is never believed for anything else. A Book keeps MaxTraces traces, of
+// MaxText bytes together; the one not used for longest goes first. Starts of which
+// there is no trace leave nothing, and those that come while maxRuns are recorded
+// are not.
 //
 // LOCK ORDER: Book.mu before run.mu. Neither is held during I/O other than the
 // Keep's own.

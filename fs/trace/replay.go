@@ -3,6 +3,7 @@ package trace
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs"
 )
@@ -38,7 +39,7 @@ func (b *Book) fetch(ctx context.Context, repo *cvmfs.Repository, n name, progre
 // that was not looked for before.
 func (b *Book) find(ctx context.Context, n name) (Trace, bool) {
 	b.mu.Lock()
-	t, ok := b.kept(n)
+	t, ok := b.get(n)
 	look := !ok && b.o.Site != nil && !b.asked[n.image]
 	b.mu.Unlock()
 	if !look {
@@ -55,13 +56,15 @@ func (b *Book) find(ctx context.Context, n name) (Trace, bool) {
 	if err != nil {
 		b.o.Logger.Warn("the site's traces of an image cannot be used", "image", n.image, "err", err)
 	}
+	b.learn()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked[n.image] = true // whatever came of it: once for each image
 	for _, t := range traces {
-		if _, ok := b.kept(name{t.Image, t.Command}); !ok && t.Image == n.image {
+		if _, ok := b.get(t.name()); !ok && t.Image == n.image {
+			t.Used = time.Now().UTC() // or it would be the first to go
 			b.put(t)
 		}
 	}
-	return b.kept(n)
+	return b.get(n)
 }
