@@ -99,17 +99,17 @@ type Disk struct {
 	flushFails bool       // the last flush failed
 	foreign    bool       // values of joint use are still beside the index
 
-	mu     sync.Mutex // guards what follows, and shared.refs of its objects
-	room   *sync.Cond // on mu: used fell, a removal pass ended, or closed
-	objs   map[string]rec
-	used   int64              // sum of objs' sizes
-	total  int64              // joint use: that of all processes, when it was last looked at
-	live   map[string]*shared // objects in use, by key
-	pins   map[pinID]bool
-	pinned map[string]int // key -> number of pins
-	// pinnedSize is the sum of the sizes of those of objs that are pinned.
-	pinnedSize int64
-	pending    change // what the next flush writes
+	mu         sync.Mutex // guards what follows, and shared.refs of its objects
+	room       *sync.Cond // on mu: used fell, a removal pass ended, or closed
+	objs       map[string]rec
+	used       int64              // sum of objs' sizes
+	total      int64              // joint use: that of all processes, when it was last looked at
+	owed       int64              // joint use: bytes that could not be added to it
+	live       map[string]*shared // objects in use, by key
+	pins       map[pinID]bool
+	pinned     map[string]int // key -> number of pins
+	pinnedSize int64          // sum of the sizes of those of objs that are pinned
+	pending    change         // what the next flush writes
 	flushing   map[string][]byte
 	metaSize   int64 // bytes of pending.meta
 	clock      int64
@@ -229,8 +229,14 @@ func (d *Disk) adoptContents(c contents) {
 }
 
 // adoptObjects takes over what the index said at now, as far as nothing newer is
-// known. The mutex is let go now and then, for readers.
+// known. Uses of a time to come, by a clock that was ahead, are moved back together:
+// what is used from now on would look older, and go first. The mutex is let go now
+// and then, for readers.
 func (d *Disk) adoptObjects(objs map[string]rec, now int64) {
+	ahead := int64(0)
+	for _, r := range objs {
+		ahead = max(ahead, r.used-now)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := 0
@@ -242,8 +248,11 @@ func (d *Disk) adoptObjects(objs map[string]rec, now int64) {
 		if _, ok := d.objs[k]; ok {
 			continue
 		}
+		if r.used > now {
+			r.used -= ahead
+		}
 		d.keepRec(k, r)
-		d.clock = max(d.clock, min(r.used, now)) // a clock that was set back must not freeze the order
+		d.clock = max(d.clock, r.used)
 	}
 }
 

@@ -77,3 +77,21 @@ func TestClockJumps(t *testing.T) {
 		wantContent(t, d, keyFor(i), contentFor(keyFor(i), 1000))
 	}
 }
+
+// TestUsesOfATimeToComeGoFirst, in their order, and not what is used now.
+func TestUsesOfATimeToComeGoFirst(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "c")
+	d := openDisk(t, dir, Options{})
+	d.mu.Lock()
+	d.clock = time.Now().AddDate(1, 0, 0).UnixNano()
+	d.mu.Unlock()
+	fill(t, d, 0, 6, 1000-trailerSize)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = openDisk(t, dir, Options{})
+	fill(t, d, 6, 10, 1000-trailerSize)
+	if _, err := d.Prune(t.Context(), 6000); err != nil || present(d, 10) != "....456789" {
+		t.Errorf("%s, %v", present(d, 10), err)
+	}
+}
