@@ -188,3 +188,37 @@ func TestAStoppedRemovalKeepsNobodyWaiting(t *testing.T) {
 	}
 	eventually(t, "the quota holds", func() bool { return filesIn(t, dir) <= 10_000 })
 }
+
+// TestAStoppedProcessHoldsUpNoOther: one that a batch system suspends while it adds up
+// has the lock of the sum until it goes on.
+func TestAStoppedProcessHoldsUpNoOther(t *testing.T) {
+	dir := jointDir(t)
+	d := joint(t, dir, 1<<20)
+	fill(t, d, 0, 1, 1000-trailerSize)
+	f, err := os.OpenFile(filepath.Join(dir, useFile), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := flock(f, syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fill(t, d, 1, 2, 1000-trailerSize)
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("an object waits for the process that was stopped")
+	}
+	if err := flock(f, syscall.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	fill(t, d, 2, 3, 1000-trailerSize)
+	if u, err := d.changeUse(func(u use) use { return u }); err != nil || u.bytes != 3000 {
+		t.Errorf("the sum is %d, %v; want 3000", u.bytes, err)
+	}
+}

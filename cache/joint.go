@@ -163,14 +163,15 @@ type use struct {
 }
 
 // changeUse changes the sum under its lock and returns what it is then. A
-// disk that fails leaves it as it was; the next pass counts.
+// disk that fails leaves it as it was, and so does a process that was stopped
+// while it had the lock; the next pass counts.
 func (d *Disk) changeUse(change func(use) use) (use, error) {
 	f, err := os.OpenFile(filepath.Join(d.dir, useFile), os.O_RDWR|os.O_CREATE|openFlags, d.opts.FileMode)
 	if err != nil {
 		return use{}, err
 	}
 	defer f.Close()
-	if err := flock(f, syscall.LOCK_EX); err != nil {
+	if err := awaitLock(f, syscall.LOCK_EX); err != nil {
 		return use{}, err
 	}
 	var b [16]byte
@@ -196,10 +197,20 @@ func (d *Disk) changeUse(change func(use) use) (use, error) {
 	return now, nil
 }
 
-// addUse adds the size of an object that was made or removed.
+// addUse adds the size of an object that was made, and of those before it that could
+// not be added.
 func (d *Disk) addUse(size int64) {
-	if d.opts.Joint {
-		_, _ = d.changeUse(func(u use) use { u.bytes += size; return u })
+	if !d.opts.Joint {
+		return
+	}
+	d.mu.Lock()
+	size += d.owed
+	d.owed = 0
+	d.mu.Unlock()
+	if _, err := d.changeUse(func(u use) use { u.bytes += size; return u }); err != nil {
+		d.mu.Lock()
+		d.owed += size
+		d.mu.Unlock()
 	}
 }
 
