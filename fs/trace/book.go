@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,14 +18,19 @@ import (
 // the command.
 const Window = 2 * time.Minute
 
+// Pauses before the same is asked for again.
+const (
+	// askAgain is for the site's traces of an image of which none are kept: its
+	// server may have been away, or have had none yet.
+	askAgain = time.Hour
+	// fetchAgain is for a trace of which the cache may have lost a part: what was
+	// used so shortly before is the last to go. Where a cache that is too small loses
+	// something at all times, each start of an array would look at all of it.
+	fetchAgain = 10 * time.Second
+)
+
 // saveEarly is when a run's first part is kept, so that a crash does not lose it.
 const saveEarly = 10 * time.Second
-
-// Bounds of all traces that a Book keeps together. Text is what Keep takes.
-const (
-	MaxTraces = 1024
-	MaxText   = 64 << 20 // bytes
-)
 
 // maxRuns is how many runs are recorded at a time, of up to 2 MB each: anybody may
 // announce starts.
@@ -76,16 +79,16 @@ type Book struct {
 
 	mu      sync.Mutex // guards all below
 	runs    map[name]*run
-	fetched map[name]int64   // Options.Lost when a trace was fetched last
-	asked   map[string]bool  // images whose site traces were looked for
-	kept    map[name]keeping // what Keep has
-	text    int64            // sum of kept's sizes
+	fetched map[name]fetched     // when each trace was fetched last
+	asked   map[string]time.Time // when the site's traces of each image were looked for last
+	kept    map[name]keeping     // what Keep has
+	text    int64                // sum of kept's sizes
 }
 
-// keeping is what is known of a trace that is kept.
-type keeping struct {
-	used time.Time
-	size int64 // of its text, bytes
+// fetched is when a trace was fetched.
+type fetched struct {
+	lost int64 // Options.Lost
+	at   time.Time
 }
 
 // name is what a trace goes by.
@@ -113,7 +116,7 @@ func New(o Options) *Book {
 	if o.Lost == nil {
 		o.Lost = func() int64 { return 0 }
 	}
-	return &Book{o: o, runs: map[name]*run{}, fetched: map[name]int64{}, asked: map[string]bool{}, kept: map[name]keeping{}}
+	return &Book{o: o, runs: map[name]*run{}, fetched: map[name]fetched{}, asked: map[string]time.Time{}, kept: map[name]keeping{}}
 }
 
 // Started notes that a command of image, which lies in repo, starts now, and
@@ -124,14 +127,15 @@ func (b *Book) Started(repo *cvmfs.Repository, image, command string) {
 		return
 	}
 	b.mu.Lock()
-	lost, before := b.o.Lost(), int64(-1)
-	if l, ok := b.fetched[n]; ok {
-		before = l
+	now := b.now()
+	before, ok := b.fetched[n]
+	there := ok && (before.lost == now.lost || now.at.Sub(before.at) < fetchAgain)
+	if !there {
+		b.fetched[n] = now
 	}
-	b.fetched[n] = lost
 	b.mu.Unlock()
 	b.record(repo, n, false)
-	if before == lost {
+	if there {
 		return
 	}
 	repo.Background(func(ctx context.Context) {
@@ -142,6 +146,9 @@ func (b *Book) Started(repo *cvmfs.Repository, image, command string) {
 		}
 	})
 }
+
+// now is what a trace is marked with that is fetched now.
+func (b *Book) now() fetched { return fetched{b.o.Lost(), time.Now()} }
 
 // Forget says that the cache was emptied, so that the next starts fetch again.
 func (b *Book) Forget() {
@@ -249,62 +256,9 @@ func (b *Book) save(n name, r *run) {
 	t.merge(objects)
 	b.put(t)
 	if !ok {
-		b.fetched[n] = b.o.Lost() // by the run
+		b.fetched[n] = b.now() // by the run
 	}
 	b.mu.Unlock()
-}
-
-// learn looks, once, at what is kept: that takes a second where it is much, and who
-// starts must not wait for it. mu is not held.
-func (b *Book) learn() {
-	b.learnt.Do(func() {
-		kept := map[name]keeping{}
-		b.o.Keep.Each(bucket, func(key string, text []byte) {
-			var t struct{ Used time.Time } // what is no trace was never used
-			_ = json.Unmarshal(text, &t)
-			image, command, _ := strings.Cut(key, "/")
-			kept[name{image, command}] = keeping{t.Used, int64(len(text))}
-		})
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.kept = kept
-		for _, k := range kept {
-			b.text += k.size
-		}
-	})
-}
-
-// get returns the trace that is kept. mu is held.
-func (b *Book) get(n name) (t Trace, ok bool) {
-	text, ok := b.o.Keep.Get(bucket, n.key())
-	if !ok || json.Unmarshal(text, &t) != nil || t.check() != nil {
-		return Trace{}, false
-	}
-	return t, true
-}
-
-// put keeps a trace, and lets go of those that were not used for longest. learn was
-// called; mu is held.
-func (b *Book) put(t Trace) {
-	text, err := json.Marshal(t)
-	if err != nil {
-		b.o.Logger.Error("a trace cannot be kept", "command", t.Command, "err", err)
-		return
-	}
-	b.o.Keep.Put(bucket, t.name().key(), text)
-	b.text += int64(len(text)) - b.kept[t.name()].size
-	b.kept[t.name()] = keeping{t.Used, int64(len(text))}
-	for len(b.kept) > MaxTraces || b.text > MaxText {
-		b.drop(slices.MinFunc(slices.Collect(maps.Keys(b.kept)), func(x, y name) int { return b.kept[x].used.Compare(b.kept[y].used) }))
-	}
-}
-
-// drop removes a trace. mu is held.
-func (b *Book) drop(n name) {
-	b.o.Keep.Put(bucket, n.key(), nil)
-	b.text -= b.kept[n].size
-	delete(b.kept, n)
-	delete(b.fetched, n)
 }
 
 // Traces returns all traces, those of runs that go on included, by image and command.

@@ -36,11 +36,11 @@ func (b *Book) fetch(ctx context.Context, repo *cvmfs.Repository, n name, progre
 }
 
 // find returns the trace that is kept, after a look at the site's for an image
-// that was not looked for before.
+// that was not looked for of late.
 func (b *Book) find(ctx context.Context, n name) (Trace, bool) {
 	b.mu.Lock()
 	t, ok := b.get(n)
-	look := !ok && b.o.Site != nil && !b.asked[n.image]
+	look := !ok && b.o.Site != nil && time.Since(b.asked[n.image]) > askAgain
 	b.mu.Unlock()
 	if !look {
 		return t, ok
@@ -59,7 +59,7 @@ func (b *Book) find(ctx context.Context, n name) (Trace, bool) {
 	b.learn()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.asked[n.image] = true // whatever came of it: once for each image
+	b.asked[n.image] = time.Now() // whatever came of it
 	for _, t := range traces {
 		if _, ok := b.get(t.name()); !ok && t.Image == n.image {
 			t.Used = time.Now().UTC() // or it would be the first to go
