@@ -291,7 +291,7 @@ func TestUrgent(t *testing.T) {
 			s.release((<-granted).ticket)
 			synctest.Wait()
 		}
-		if s.inFlight() != 0 || s.inUse != 0 || s.apart != 0 {
+		if s.inFlight() != 0 || s.inUse != 0 || s.apart != 0 || s.urgent.Len() != 0 {
 			t.Errorf("%d, %d and %d in use at the end", s.inFlight(), s.inUse, s.apart)
 		}
 	})
@@ -325,7 +325,7 @@ func TestSlotsLeave(t *testing.T) {
 		for _, slot := range taken {
 			s.release(slot)
 		}
-		if s.inFlight() != 0 || s.inUse != 0 || s.apart != 0 || s.demand.Len() != 0 || s.prefetch.Len() != 0 {
+		if s.inFlight() != 0 || s.inUse != 0 || s.apart != 0 || s.demand.Len() != 0 || s.urgent.Len() != 0 || s.prefetch.Len() != 0 {
 			t.Errorf("%d in use, %d and %d waiting", s.inFlight(), s.demand.Len(), s.prefetch.Len())
 		}
 	})

@@ -32,6 +32,7 @@ type slots struct {
 	apart    int       // what is in use of aside
 	count    int       // downloads that inUse and apart stand for
 	demand   list.List // of *ticket, first come first served
+	urgent   list.List // those of demand that are urgent
 	prefetch list.List
 }
 
@@ -40,8 +41,11 @@ type ticket struct {
 	weight  int
 	urgent  bool
 	ready   chan struct{} // closed with the grant
-	granted bool          // guarded by slots.mu, like the next
+	granted bool          // guarded by slots.mu, like all below
 	apart   bool          // granted from the room for urgent ones
+	queue   *list.List    // where it waits
+	place   *list.Element // in queue
+	ahead   *list.Element // in slots.urgent; nil: it does not wait there
 }
 
 // newSlots makes room for n large downloads, and for a quarter as many urgent ones.
@@ -66,14 +70,14 @@ func weigh(limit int64) int {
 // a prefetch becomes an on-demand download when promoted is closed.
 func (s *slots) acquire(ctx context.Context, weight int, promoted <-chan struct{}) (*ticket, error) {
 	t := &ticket{weight: weight, urgent: isUrgent(ctx), ready: make(chan struct{})}
-	queue := &s.demand
+	s.mu.Lock()
 	if IsPrefetch(ctx) {
-		queue = &s.prefetch
+		t.queue = &s.prefetch
+		t.place = s.prefetch.PushBack(t)
 	} else {
 		promoted = nil
+		s.demanded(t)
 	}
-	s.mu.Lock()
-	place := queue.PushBack(t)
 	s.dispatch()
 	s.mu.Unlock()
 	for {
@@ -84,9 +88,8 @@ func (s *slots) acquire(ctx context.Context, weight int, promoted <-chan struct{
 			promoted = nil
 			s.mu.Lock()
 			if !t.granted {
-				queue.Remove(place)
-				queue = &s.demand
-				place = queue.PushBack(t)
+				s.leave(t)
+				s.demanded(t)
 				s.dispatch()
 			}
 			s.mu.Unlock()
@@ -95,12 +98,29 @@ func (s *slots) acquire(ctx context.Context, weight int, promoted <-chan struct{
 			if t.granted {
 				s.giveBack(t)
 			} else {
-				queue.Remove(place)
+				s.leave(t)
 			}
 			s.dispatch()
 			s.mu.Unlock()
 			return nil, context.Cause(ctx)
 		}
+	}
+}
+
+// demanded puts t behind those that somebody waits for. mu is held.
+func (s *slots) demanded(t *ticket) {
+	t.queue = &s.demand
+	t.place = s.demand.PushBack(t)
+	if t.urgent {
+		t.ahead = s.urgent.PushBack(t)
+	}
+}
+
+// leave takes t out of where it waits. mu is held.
+func (s *slots) leave(t *ticket) {
+	t.queue.Remove(t.place)
+	if t.ahead != nil {
+		s.urgent.Remove(t.ahead)
 	}
 }
 
@@ -131,23 +151,21 @@ func (s *slots) dispatch() {
 	}
 }
 
-// grantApart lets the first urgent one of those that somebody waits for go if it
-// fits into the room for such, or is alone there. mu is held.
+// grantApart lets the first urgent one go if it fits into the room for such, or is
+// alone there. mu is held.
 func (s *slots) grantApart() bool {
-	for place := s.demand.Front(); place != nil && s.apart < s.aside; place = place.Next() {
-		t := place.Value.(*ticket)
-		if !t.urgent {
-			continue
-		}
-		if s.apart+t.weight > s.aside && s.apart > 0 {
-			return false
-		}
-		t.apart = true
-		s.apart += t.weight
-		s.let(&s.demand, place)
-		return true
+	first := s.urgent.Front()
+	if first == nil {
+		return false
 	}
-	return false
+	t := first.Value.(*ticket)
+	if s.apart+t.weight > s.aside && s.apart > 0 {
+		return false
+	}
+	t.apart = true
+	s.apart += t.weight
+	s.let(t)
+	return true
 }
 
 // grant lets the first of queue go if it fits below bound. Whatever the bound
@@ -157,18 +175,18 @@ func (s *slots) grant(queue *list.List, bound int) bool {
 	if first == nil {
 		return false
 	}
-	weight := first.Value.(*ticket).weight
-	if s.inUse+weight > bound && s.inUse > 0 {
+	t := first.Value.(*ticket)
+	if s.inUse+t.weight > bound && s.inUse > 0 {
 		return false
 	}
-	s.inUse += weight
-	s.let(queue, first)
+	s.inUse += t.weight
+	s.let(t)
 	return true
 }
 
-// let has the download at place go. mu is held.
-func (s *slots) let(queue *list.List, place *list.Element) {
-	t := queue.Remove(place).(*ticket)
+// let has t go. mu is held.
+func (s *slots) let(t *ticket) {
+	s.leave(t)
 	t.granted = true
 	s.count++
 	close(t.ready)
