@@ -113,23 +113,15 @@ type candidate struct {
 	used int64
 }
 
-// candidates are the objects that may go, least recently used first. The mutex
-// is let go now and then, so that a reader waits for a small part of a large
-// cache only; what changes meanwhile is looked at again by dropIdle.
+// candidates are the objects that may go, least recently used first. What changes
+// meanwhile is looked at again by dropIdle.
 func (d *Disk) candidates(keepPinned bool) []candidate {
-	d.mu.Lock()
-	list := make([]candidate, 0, len(d.objs))
-	n := 0
-	for key, r := range d.objs {
-		if n++; n%4096 == 0 {
-			d.mu.Unlock()
-			d.mu.Lock()
-		}
+	var list []candidate
+	for key, r := range d.records() {
 		if d.live[key] == nil && !(keepPinned && d.pinned[key] > 0) {
 			list = append(list, candidate{key, r.used})
 		}
 	}
-	d.mu.Unlock()
 	slices.SortFunc(list, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.key, b.key))
 	})

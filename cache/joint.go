@@ -319,12 +319,10 @@ func (d *Disk) evictJointly() {
 
 // refreshUses takes over when others last used an object.
 func (d *Disk) refreshUses() {
-	d.mu.Lock()
-	keys := make([]string, 0, len(d.objs))
-	for key := range d.objs {
+	var keys []string
+	for key := range d.records() {
 		keys = append(keys, key)
 	}
-	d.mu.Unlock()
 	for _, key := range keys {
 		fi, err := os.Lstat(objectPath(d.dir, key))
 		if err != nil {

@@ -28,11 +28,9 @@ func (d *Disk) scan(thorough bool) {
 // look is scan's look at the folders.
 func (d *Disk) look(thorough bool) {
 	known := map[string][]string{}
-	d.mu.Lock()
-	for key := range d.objs {
+	for key := range d.records() {
 		known[key[:2]] = append(known[key[:2]], key)
 	}
-	d.mu.Unlock()
 	top, err := os.ReadDir(filepath.Join(d.dir, objectsDir))
 	if err != nil && !isGone(err) {
 		d.log.Warn("cache objects cannot be listed", "dir", d.dir, "err", err)

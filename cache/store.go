@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -88,6 +89,26 @@ func (d *Disk) keepRec(key string, r rec) {
 		d.pinnedSize += more
 	}
 	d.objs[key] = r
+}
+
+// records are all records, in no order, with mu held. It is let go now and then, so
+// that a reader waits for a small part of a large cache only; what comes or goes
+// meanwhile may be among them or not.
+func (d *Disk) records() iter.Seq2[string, rec] {
+	return func(yield func(string, rec) bool) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		n := 0
+		for key, r := range d.objs {
+			if n++; n%4096 == 0 {
+				d.mu.Unlock()
+				d.mu.Lock()
+			}
+			if !yield(key, r) {
+				return
+			}
+		}
+	}
 }
 
 // dropRec forgets key's file. mu is held.

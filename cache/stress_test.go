@@ -96,3 +96,39 @@ func upkeep(t *testing.T, d *Disk) []func(i int) error {
 		},
 	}
 }
+
+// TestALookAtAllRecordsLetsReadersIn: a million take a third of a second, and each
+// start and each removal looks at them.
+func TestALookAtAllRecordsLetsReadersIn(t *testing.T) {
+	d := openDisk(t, t.TempDir(), Options{})
+	d.mu.Lock()
+	for i := range 3 * 4096 {
+		d.objs[keyFor(i)] = rec{size: trailerSize}
+	}
+	d.mu.Unlock()
+	reader := make(chan struct{})
+	n, letIn := 0, false
+	for range d.records() {
+		switch n++; n {
+		case 1:
+			go func() {
+				d.Stats()
+				close(reader)
+			}()
+		case 4000, 8000: // after a millisecond of waiting it is the reader's turn (sync.Mutex)
+			time.Sleep(20 * time.Millisecond)
+		case 3 * 4096:
+			select {
+			case <-reader:
+				letIn = true
+			default:
+			}
+		}
+	}
+	if !letIn {
+		t.Error("a reader waits for the end")
+	}
+	d.mu.Lock()
+	clear(d.objs)
+	d.mu.Unlock()
+}

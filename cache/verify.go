@@ -111,19 +111,19 @@ type Entry struct {
 
 // List is what is on disk, most recently used first.
 func (d *Disk) List() []Entry {
-	d.mu.Lock()
-	list := make([]Entry, 0, len(d.objs))
 	owners := map[string][]string{}
+	d.mu.Lock()
 	for id := range d.pins {
 		owners[id.key] = append(owners[id.key], id.owner)
-	}
-	for key, r := range d.objs {
-		list = append(list, Entry{Key: key, Size: r.size - trailerSize, LastUsed: time.Unix(0, r.used),
-			InUse: d.live[key] != nil, Owners: owners[key]})
 	}
 	d.mu.Unlock()
 	for _, o := range owners {
 		slices.Sort(o)
+	}
+	var list []Entry
+	for key, r := range d.records() {
+		list = append(list, Entry{Key: key, Size: r.size - trailerSize, LastUsed: time.Unix(0, r.used),
+			InUse: d.live[key] != nil, Owners: owners[key]})
 	}
 	slices.SortFunc(list, func(a, b Entry) int {
 		return cmp.Or(b.LastUsed.Compare(a.LastUsed), cmp.Compare(a.Key, b.Key))
