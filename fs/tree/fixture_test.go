@@ -73,6 +73,7 @@ type site struct {
 	layout, path string    // of the source
 	folders      []*Source // local ones, behind the repository
 	pins         map[string]string
+	begin        chan struct{} // of a tree that takes over
 }
 
 // addContainer adds an image with its commands.
@@ -149,7 +150,7 @@ func (s *site) open() *Tree {
 		Sources: append([]*Source{{Repo: s.client, Layout: s.layout, Path: s.path}}, s.folders...),
 		Images:  images, Table: table, Memo: s.memo, Pins: s.pins, Mountpoint: "/m", Launcher: NewLauncher([]byte("\x7fELF launcher")), Policy: []byte("{}\n"),
 		Status: func() []byte { return []byte("{}\n") }, Version: "v1", Logger: slog.New(slog.DiscardHandler),
-		Changed: func(n []volume.Node) { s.changes <- n },
+		Changed: func(n []volume.Node) { s.changes <- n }, Begin: s.begin,
 	})
 	if err != nil {
 		s.t.Fatal(err)

@@ -73,6 +73,7 @@ type index struct {
 	memo   Memo
 	never  map[string]bool
 	pins   pins
+	waited bool // for tried: by a refresh, or by all refreshes after a take-over
 
 	patience patience
 	listed   chan struct{}       // closed when the sources were listed
@@ -105,7 +106,7 @@ func newIndex(ctx context.Context, o Options, old *index, spawn func(func()) boo
 	}
 	ctx, stop := context.WithCancel(fetch.Urgent(ctx))
 	return &index{
-		ctx: ctx, stop: stop, stores: stores, old: old, log: o.Logger, images: o.Images, memo: o.Memo, never: neverSet(never), pins: o.Pins, changed: changed,
+		ctx: ctx, stop: stop, stores: stores, old: old, waited: old != nil || o.Begin != nil, log: o.Logger, images: o.Images, memo: o.Memo, never: neverSet(never), pins: o.Pins, changed: changed,
 		spawn: spawn, patience: usualPatience, tried: make(chan struct{}), partial: map[string]bool{},
 		listed: make(chan struct{}), all: make(chan struct{}), step: make(chan struct{}),
 		byApp: map[string][]*img{}, listErr: map[string]error{},
@@ -114,12 +115,12 @@ func newIndex(ctx context.Context, o Options, old *index, spawn func(func()) boo
 }
 
 // build lists the sources and reads every image, until it is done or the index
-// is closed. What fails is tried again. Images are read behind those that somebody
-// waits for, but a refresh waits for all, though only once: were they behind as well,
-// a mount that is never idle would never come to a new revision.
+// is closed. What fails is tried again. Images are read behind all that readers wait
+// for, save where something waits for the index: it would wait as long as the mount
+// is busy.
 func (x *index) build() {
 	reading := x.ctx
-	if x.old == nil {
+	if !x.waited {
 		reading = fetch.Prefetch(x.ctx)
 	}
 	sources := slices.Clone(x.stores)

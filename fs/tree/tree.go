@@ -60,7 +60,8 @@ type Options struct {
 	Started func(id string, spec image.Spec, command string)
 	// Changed is called when listings changed; nodes are the directories'.
 	Changed func(nodes []volume.Node)
-	// Begin delays the building of the index until it is closed; nil: at once.
+	// Begin delays the building of the index until it is closed; nil: at once. Who
+	// takes over has one, and waits for the index before it moves.
 	Begin <-chan struct{}
 }
 

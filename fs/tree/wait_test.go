@@ -180,20 +180,26 @@ func TestADamagedImageHidesNoOther(t *testing.T) {
 	}
 }
 
-// TestARefreshIsNotBehindReaders: a new image is shown though readers wait for more
-// data than may be fetched at a time, and the server sends none of it.
-func TestARefreshIsNotBehindReaders(t *testing.T) {
-	const readers, atOnce = 400, 256 // the fixture lets 64 large objects come at a time
-	s := newSite(t, func(tree *cvmfstest.Tree) {
+// The files of a busySite, and how many of them are fetched at a time: the fixture
+// lets 64 large ones come.
+const busyFiles, busyAtOnce = 400, 256
+
+// busySite has one image, and more files than may be fetched at a time.
+func busySite(t *testing.T) *site {
+	return newSite(t, func(tree *cvmfstest.Tree) {
 		addContainer(tree, "fsl_6_20240101", "bet\n")
-		for i := range readers {
+		for i := range busyFiles {
 			tree.File(fmt.Sprintf("busy/%d", i), fmt.Appendf(nil, "busy %d", i), 0o644)
 		}
 	})
-	tree := s.open()
-	complete(t, tree)
+}
+
+// beBusy has readers wait for all the files, of which the server sends none before
+// end is called, which expects that no more were asked for than fit.
+func (s *site) beBusy() (end func()) {
+	s.t.Helper()
 	busy := map[string]bool{}
-	for i := range readers {
+	for i := range busyFiles {
 		busy[s.rev.Objects(fmt.Sprintf("busy/%d", i))[0]] = true
 	}
 	isBusy := func(path string) bool {
@@ -203,32 +209,57 @@ func TestARefreshIsNotBehindReaders(t *testing.T) {
 	release := make(chan struct{})
 	s.server.Inject(isBusy, 0, cvmfstest.Hang(release))
 	var reading sync.WaitGroup
-	for i := range readers {
-		e, err := s.client.Resolve(t.Context(), s.client.Head().Root, fmt.Sprintf("/busy/%d", i))
+	for i := range busyFiles {
+		e, err := s.client.Resolve(s.t.Context(), s.client.Head().Root, fmt.Sprintf("/busy/%d", i))
 		if err != nil {
-			t.Fatal(err)
+			s.t.Fatal(err)
 		}
 		reading.Go(func() {
-			if _, err := s.client.ReadFile(t.Context(), e, 100); err != nil {
-				t.Error(err)
+			if _, err := s.client.ReadFile(s.t.Context(), e, 100); err != nil {
+				s.t.Error(err)
 			}
 		})
 	}
-	if err := s.server.Wait(t.Context(), func(s cvmfstest.Stats) bool { return s.InFlight == atOnce }); err != nil {
-		t.Fatal(err)
+	if err := s.server.Wait(s.t.Context(), func(s cvmfstest.Stats) bool { return s.InFlight == busyAtOnce }); err != nil {
+		s.t.Fatal(err)
 	}
+	return func() {
+		if n := s.server.Count(isBusy); n != busyAtOnce {
+			s.t.Errorf("%d requests of the readers, want %d", n, busyAtOnce)
+		}
+		close(release)
+		reading.Wait()
+	}
+}
+
+// TestARefreshIsNotBehindReaders: a new image is shown though readers wait for more
+// data than may be fetched at a time.
+func TestARefreshIsNotBehindReaders(t *testing.T) {
+	s := busySite(t)
+	tree := s.open()
+	complete(t, tree)
+	defer s.beBusy()()
 	addContainer(s.content, "fsl_7_20240101", "bet\nnewbet\n")
 	s.publish()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if _, err := tree.Refresh(ctx); err != nil {
 		t.Error(err)
-	} else {
-		find(t, tree, "bin/newbet")
+		return
 	}
-	if n := s.server.Count(isBusy); n != atOnce {
-		t.Errorf("%d requests of the readers, want %d", n, atOnce)
+	find(t, tree, "bin/newbet")
+}
+
+// TestATakeOverIsNotBehindReaders: nothing moves before its index is complete.
+func TestATakeOverIsNotBehindReaders(t *testing.T) {
+	s := busySite(t)
+	s.begin = make(chan struct{})
+	tree := s.open()
+	defer s.beBusy()()
+	close(s.begin)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := tree.Reconcile(ctx); err != nil {
+		t.Error(err)
 	}
-	close(release)
-	reading.Wait()
 }
