@@ -33,8 +33,8 @@ type Options struct {
 	// MemoryLimit bounds what is kept in memory while the disk fails, in bytes.
 	// Default 256 MiB.
 	MemoryLimit int64
-	// FlushEvery is the interval at which last uses and derived values go to the
-	// index; default 5 s. It is what a crash can lose of them.
+	// FlushEvery is the interval at which derived values go to the index; default
+	// 5 s. It is what a crash can lose of them. Of last uses it can lose 12 times as much.
 	FlushEvery time.Duration
 	// RetryAfter is how long a disk that failed is left alone; default 30 s.
 	RetryAfter time.Duration

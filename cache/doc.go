@@ -38,12 +38,12 @@
 // blocks of zeros: objects written less than ten minutes before the last sign
 // of life of another boot are therefore read in full and compared with their
 // sums when they are first opened. The index is a cache of the directory and
-// of the last-use times. It is flushed every few seconds, with a sync; a crash
-// loses the last seconds of last-use times and of derived values, never a pin
-// (Pin flushes) and never an object, since objects that the index does not know
-// are adopted when they are opened and by the look at the folders at each
-// start. Lost or damaged, it is made anew from the files; pins and derived
-// values are lost with it.
+// of the last-use times. It is flushed every few seconds, of objects once a
+// minute, with a sync; a crash loses the last minute of last-use times and the
+// last seconds of derived values, never a pin (Pin flushes) and never an object,
+// since objects that the index does not know are adopted when they are opened and
+// by the look at the folders at each start. Lost or damaged, it is made anew from
+// the files; pins and derived values are lost with it.
 //
 // # Memory
 //

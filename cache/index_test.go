@@ -319,3 +319,33 @@ func TestFlushedByTheClock(t *testing.T) {
 		d.Close()
 	})
 }
+
+// TestUsesAreFlushedOnceAMinute: an object that is read all the time costs no page of
+// the index every five seconds.
+func TestUsesAreFlushedOnceAMinute(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		d, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		fill(t, d, 0, 1, 100)
+		flushes := 0
+		for range 36 {
+			time.Sleep(5 * time.Second) // of the bubble's clock
+			synctest.Wait()
+			d.mu.Lock()
+			if len(d.pending.objs) == 0 {
+				flushes++
+			}
+			d.mu.Unlock()
+			if !cached(t, d, keyFor(0)) {
+				t.Error("it is gone")
+			}
+		}
+		if flushes != 3 {
+			t.Errorf("%d flushes in three minutes, want 3", flushes)
+		}
+	})
+}

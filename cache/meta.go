@@ -165,16 +165,21 @@ func (d *Disk) noteIndex(err error) {
 	}
 }
 
+// usesEvery is after how many intervals objects are flushed too. Each costs a page
+// of 4 KiB, for keys are spread evenly, and one that is in use costs it each time,
+// while the folders tell of all but the last uses.
+const usesEvery = 12
+
 // runFlush is the flushing goroutine.
 func (d *Disk) runFlush() {
 	t := time.NewTicker(d.opts.FlushEvery)
 	defer t.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-d.quit:
 			return
 		case <-t.C:
-			d.Flush()
+			d.flush(n%usesEvery == 0) // an error is logged
 		}
 	}
 }
@@ -182,7 +187,10 @@ func (d *Disk) runFlush() {
 // Flush writes last uses, pins and derived values to the index and syncs it.
 // What cannot be written waits for the next flush; the first
 // error in a row is also logged.
-func (d *Disk) Flush() error {
+func (d *Disk) Flush() error { return d.flush(true) }
+
+// flush is Flush, with or without what is known of objects.
+func (d *Disk) flush(objects bool) error {
 	d.flushMu.Lock()
 	defer d.flushMu.Unlock()
 	d.mu.Lock()
@@ -196,13 +204,13 @@ func (d *Disk) Flush() error {
 	case bad:
 		err = errIndexDamaged
 	default:
-		err = d.flushPending()
+		err = d.flushPending(objects)
 	}
 	if errors.Is(err, errIndexDamaged) {
 		d.log.Warn("cache index is damaged and is made anew; derived data are lost", "dir", d.dir, "err", err)
 		if err = d.index.replace(); err == nil {
 			d.everythingPending()
-			err = d.flushPending()
+			err = d.flushPending(true)
 		}
 	}
 	first := !d.flushFails
@@ -216,18 +224,22 @@ func (d *Disk) Flush() error {
 	return nil
 }
 
-// flushPending writes what waits, if anything does. flushMu is held.
-func (d *Disk) flushPending() error {
+// flushPending writes what waits, with or without objects, if anything does. flushMu
+// is held.
+func (d *Disk) flushPending(objects bool) error {
 	if d.index.db.Load() == nil && !d.retryIndex() {
 		return nil
 	}
 	d.mu.Lock()
-	ch := d.pending
+	ch, later := d.pending, newChange()
+	if !objects {
+		ch.objs, later.objs = later.objs, ch.objs
+	}
 	if len(ch.objs)+len(ch.pins)+len(ch.meta) == 0 && !d.newState {
 		d.mu.Unlock()
 		return nil
 	}
-	d.pending = newChange()
+	d.pending = later
 	d.flushing, d.metaSize = ch.meta, 0
 	d.state.beat = time.Now().UnixNano()
 	ch.state, d.newState = d.state, d.scanning
