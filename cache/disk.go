@@ -22,7 +22,8 @@ type Options struct {
 	// 0: no limit. It is soft: objects in use or pinned are kept beyond it.
 	Quota int64
 	// HighWater is the share of Quota above which objects are removed, and
-	// LowWater the one at which that stops. Defaults 0.95 and 0.80: the twentieth
+	// LowWater the one at which that stops; a bit above it where objects are pinned, so
+	// that of the others the same part stays. Defaults 0.95 and 0.80: the twentieth
 	// above the mark takes what arrives while the removal runs, and a pass, which
 	// sorts all objects, pays for itself with a seventh of the cache, while more
 	// would throw away what is still wanted.

@@ -81,13 +81,15 @@ func (d *Disk) runEvict() {
 }
 
 // evictTarget says whether objects must go, whether because the disk is full,
-// and to how many bytes.
+// and to how many bytes. Of what is not pinned the same part goes whatever is pinned:
+// down to the low water mark itself it would be all, where pins are above that.
 func (d *Disk) evictTarget() (due, shrink bool, target int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	due, shrink, target = d.overHigh(), d.shrink, d.used
 	if d.opts.Quota > 0 {
-		target = min(target, int64(float64(d.opts.Quota)*d.opts.LowWater))
+		low := float64(d.opts.Quota)*d.opts.LowWater + float64(d.pinnedSize)*(1-d.opts.LowWater/d.opts.HighWater)
+		target = min(target, int64(low))
 	}
 	if shrink {
 		target = min(target, d.used/10*9)

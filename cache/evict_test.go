@@ -191,6 +191,26 @@ func TestClearAndRemove(t *testing.T) {
 	}
 }
 
+// TestPinsLeaveTheRestItsShare: pins above the low water mark do not make a removal
+// take all else.
+func TestPinsLeaveTheRestItsShare(t *testing.T) {
+	const pins, more, small = 90, 80, 100 - trailerSize // there is room for 50 small ones
+	d := openDisk(t, t.TempDir(), Options{Quota: 100_000})
+	for i := range pins {
+		if err := d.Pin(keyFor(i), "app"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(t, d, 0, pins, 1000-trailerSize)
+	for i := pins; i < pins+more; i++ {
+		fill(t, d, i, i+1, small)
+		if n := d.Stats().Objects - pins; n < min(i+1-pins, 40) {
+			t.Fatalf("of %d objects beside the pins %d are left", i+1-pins, n)
+		}
+	}
+	eventually(t, "the rest is within the quota", func() bool { return d.Stats().UsedBytes <= 95_000 })
+}
+
 // TestPinsAboveTheQuotaCostNoPassForEach: what comes beside them is removed, but not
 // by one look at all records for each object.
 func TestPinsAboveTheQuotaCostNoPassForEach(t *testing.T) {
