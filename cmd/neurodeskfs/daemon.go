@@ -114,6 +114,7 @@ func (d *daemon) followAll() context.Context {
 		d.moving.Lock()
 		d.following.Go(func() { d.catchUp(following) })
 	}
+	d.following.Go(func() { d.followTree(following) })
 	lacking := false
 	for _, s := range d.sources {
 		if s.open() {

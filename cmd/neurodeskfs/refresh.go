@@ -53,6 +53,30 @@ func (d *daemon) renew(ctx context.Context, s *source) {
 	}
 }
 
+// followTree has the tree show sources that could not be listed before, until ctx ends.
+func (d *daemon) followTree(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.tree.Listable():
+		}
+		d.moving.Lock()
+		if err := d.showTree(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("not all images can be shown yet", "err", err)
+		}
+		d.moving.Unlock()
+	}
+}
+
+// showTree makes the tree of what the sources have now; d.moving is held.
+func (d *daemon) showTree(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	changes, err := d.tree.Refresh(ctx)
+	return errors.Join(err, d.announce(changes))
+}
+
 // refresh moves a source to its newest revision. When it returns without an
 // error, that revision is visible. One source moves at a time.
 func (d *daemon) refresh(ctx context.Context, s *source) error {
@@ -82,9 +106,9 @@ func (d *daemon) refresh(ctx context.Context, s *source) error {
 	}
 	if s.Layout != tree.LayoutRaw {
 		// Until the index is made, each look makes it, moved or not.
-		changes, treeErr := d.tree.Refresh(ctx)
+		treeErr := d.showTree(ctx)
 		s.behind = treeErr != nil
-		err = errors.Join(err, treeErr, d.announce(changes))
+		err = errors.Join(err, treeErr)
 	}
 	if err == nil {
 		d.noteShown()

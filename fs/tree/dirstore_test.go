@@ -20,6 +20,14 @@ import (
 // openFolder is the tree over a folder of the host.
 func openFolder(t *testing.T, dir string, public bool, memo *memMemo) *Tree {
 	t.Helper()
+	tree := openSources(t, []*Source{{Dir: dir, Name: "local", Folder: true, Public: public}}, memo, nil)
+	complete(t, tree)
+	return tree
+}
+
+// openSources is the tree over folders, whose index begins with begin.
+func openSources(t *testing.T, sources []*Source, memo *memMemo, begin <-chan struct{}) *Tree {
+	t.Helper()
 	f, err := os.CreateTemp(t.TempDir(), "nodes")
 	if err != nil {
 		t.Fatal(err)
@@ -32,14 +40,13 @@ func openFolder(t *testing.T, dir string, public bool, memo *memMemo) *Tree {
 	images := image.New(nil, table, func() []string { return nil })
 	t.Cleanup(images.Close)
 	tree, err := New(Options{
-		Sources: []*Source{{Dir: dir, Name: "local", Folder: true, Public: public}}, Images: images, Table: table, Memo: memo,
+		Sources: sources, Images: images, Table: table, Memo: memo, Begin: begin,
 		Mountpoint: "/m", Launcher: NewLauncher([]byte("\x7fELF")), Status: func() []byte { return nil }, Version: "v1", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(tree.Close)
-	complete(t, tree)
 	return tree
 }
 

@@ -20,7 +20,7 @@ import (
 
 const (
 	indexWorkers = 64               // images read at once
-	retryPause   = 30 * time.Second // before an image that failed is tried again
+	retryPause   = 30 * time.Second // before what failed is tried again
 )
 
 // img is one image of one source.
@@ -76,11 +76,13 @@ type index struct {
 	waited bool // for tried: by a refresh, or by all refreshes after a take-over
 
 	patience patience
+	retry    time.Duration
 	listed   chan struct{}       // closed when the sources were listed
 	tried    chan struct{}       // closed when every image was read or has failed once
 	all      chan struct{}       // closed when every image is ready
 	spawn    func(func()) bool   // runs it beside; false: the tree is closed
 	changed  func(apps []string) // called when listings are other than they were: bin's, that of apps, those of apps
+	listable func()              // called when a source can be listed that could not be
 
 	mu         sync.Mutex        // guards all below
 	byApp      map[string][]*img // newest first
@@ -93,7 +95,7 @@ type index struct {
 	step       chan struct{}         // closed and replaced at every progress
 }
 
-func newIndex(ctx context.Context, o Options, old *index, spawn func(func()) bool, changed func([]string)) *index {
+func newIndex(ctx context.Context, o Options, old *index, spawn func(func()) bool, changed func([]string), listable func()) *index {
 	never := o.Never
 	if never == nil {
 		never = DefaultNever
@@ -106,8 +108,8 @@ func newIndex(ctx context.Context, o Options, old *index, spawn func(func()) boo
 	}
 	ctx, stop := context.WithCancel(fetch.Urgent(ctx))
 	return &index{
-		ctx: ctx, stop: stop, stores: stores, old: old, waited: old != nil || o.Begin != nil, log: o.Logger, images: o.Images, memo: o.Memo, never: neverSet(never), pins: o.Pins, changed: changed,
-		spawn: spawn, patience: usualPatience, tried: make(chan struct{}), partial: map[string]bool{},
+		ctx: ctx, stop: stop, stores: stores, old: old, waited: old != nil || o.Begin != nil, log: o.Logger, images: o.Images, memo: o.Memo, never: neverSet(never), pins: o.Pins, changed: changed, listable: listable,
+		spawn: spawn, patience: usualPatience, retry: retryPause, tried: make(chan struct{}), partial: map[string]bool{},
 		listed: make(chan struct{}), all: make(chan struct{}), step: make(chan struct{}),
 		byApp: map[string][]*img{}, listErr: map[string]error{},
 		catalogues: map[string]*catalogue{},
@@ -115,30 +117,31 @@ func newIndex(ctx context.Context, o Options, old *index, spawn func(func()) boo
 }
 
 // build lists the sources and reads every image, until it is done or the index
-// is closed. What fails is tried again. Images are read behind all that readers wait
-// for, save where something waits for the index: it would wait as long as the mount
-// is busy.
+// is closed. An image that fails is tried again. A source that can be listed later
+// is for the next index: its place among the others decides what it shadows. Images
+// are read behind all that readers wait for, save where something waits for the
+// index: it would wait as long as the mount is busy.
 func (x *index) build() {
 	reading := x.ctx
 	if !x.waited {
 		reading = fetch.Prefetch(x.ctx)
 	}
-	sources := slices.Clone(x.stores)
 	var lists sync.WaitGroup
 	lists.Go(x.readCatalogues) // beside the listing: both cost the same round trips
-	for pause := time.Duration(0); ; pause = retryPause {
+	failing := slices.DeleteFunc(slices.Clone(x.stores), x.listOnce)
+	x.old = nil // or each would hold all before it, for as long as a source cannot be listed
+	lists.Wait()
+	close(x.listed)
+	for pause := time.Duration(0); ; pause = x.retry {
 		select {
 		case <-x.ctx.Done():
 			return
 		case <-time.After(pause):
 		}
-		sources = slices.DeleteFunc(sources, x.listOnce)
-		x.old = nil // or each would hold all before it, for as long as a source cannot be listed
-		if pause == 0 {
-			lists.Wait()
-			close(x.listed)
+		if pause > 0 && slices.ContainsFunc(failing, x.lists) {
+			x.listable()
 		}
-		done := x.readAll(reading) && len(sources) == 0
+		done := x.readAll(reading) && len(failing) == 0
 		if x.ctx.Err() != nil {
 			return
 		}
@@ -165,7 +168,13 @@ func (x *index) takePartial() []string {
 	return apps
 }
 
-// listOnce lists a source and reports whether there is nothing more to list.
+// lists reports whether a source can be listed now.
+func (x *index) lists(s store) bool {
+	err := s.list(x.ctx, func(container) {})
+	return err == nil || errors.Is(err, iofs.ErrNotExist)
+}
+
+// listOnce adds a source's images and reports whether that is all it has.
 func (x *index) listOnce(s store) bool {
 	err := x.list(s)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
@@ -96,4 +97,45 @@ func TestOneSourceHoldsUpNoOther(t *testing.T) {
 		t.Error(err)
 	}
 	shows("both four three two")
+}
+
+// TestASourceThatComesLateHasItsPlace: what could not be listed at first shadows later
+// sources once it can be, as if it had been there from the beginning.
+func TestASourceThatComesLateHasItsPlace(t *testing.T) {
+	top := t.TempDir()
+	put(t, top+"/away/both_1.0.sif", "a", 0o644)
+	put(t, top+"/a", "no folder", 0o644)
+	put(t, top+"/b/both_1.0.sif", "b", 0o644)
+	begin := make(chan struct{})
+	sources := []*Source{{Dir: top + "/a", Name: "first", Folder: true}, {Dir: top + "/b", Name: "second", Folder: true}}
+	tree := openSources(t, sources, &memMemo{}, begin)
+	x := tree.index.Load()
+	x.retry = time.Millisecond
+	close(begin)
+	if err := tree.Tried(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	build := find(t, tree, "apps/both/1.0")
+	if got := read(t, tree, "bin/both"); !strings.Contains(got, top+"/b/both_1.0.sif\n") {
+		t.Errorf("while the first source is not there:\n%s", got)
+	}
+	if err := errors.Join(os.Remove(top+"/a"), os.Rename(top+"/away", top+"/a")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-x.all: // it was added to what is shown
+	case <-tree.Listable():
+		if changes, err := tree.Refresh(t.Context()); err != nil || len(changes) == 0 {
+			t.Errorf("%d changes, %v", len(changes), err)
+		}
+	}
+	if got := read(t, tree, "bin/both"); !strings.Contains(got, top+"/a/both_1.0.sif\n") {
+		t.Errorf("a later source shadows the first:\n%s", got)
+	}
+	if again := find(t, tree, "apps/both/1.0"); again.Entry != build.Entry {
+		t.Error("the build's directory is another node")
+	}
+	if err := tree.index.Load().unlisted(); err != nil {
+		t.Error(err)
+	}
 }

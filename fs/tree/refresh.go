@@ -28,7 +28,7 @@ func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
 		if t.index.Load() == x {
 			t.listingsChanged(apps)
 		}
-	})
+	}, t.sayListable)
 	t.spawn(x.build)
 	if err := wait(ctx, x.tried); err != nil {
 		x.stop()
@@ -45,6 +45,17 @@ func (t *Tree) Refresh(ctx context.Context) ([]volume.Change, error) {
 		err = errors.Join(err, fmt.Errorf("what was known of a source stays, for it cannot be listed: %w", unlisted))
 	}
 	return changes, err
+}
+
+// Listable is ready once a source can be listed that could not be when the index was
+// made: Refresh shows its images. For one receiver.
+func (t *Tree) Listable() <-chan struct{} { return t.listable }
+
+func (t *Tree) sayListable() {
+	select {
+	case t.listable <- struct{}{}:
+	default: // it was said
+	}
 }
 
 // compare finds the directories that the kernel may know and that differ.

@@ -73,6 +73,7 @@ type Tree struct {
 	ctx        context.Context // ends with Close
 	stop       context.CancelFunc
 	moving     sync.Mutex // held by the one Refresh
+	listable   chan struct{}
 	lockedSeen *lockedImages
 
 	launcherOnce   sync.Once
@@ -96,7 +97,7 @@ func New(o Options) (*Tree, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	t := &Tree{
 		o: o, log: o.Logger, ctx: ctx, stop: stop, lockedSeen: newLockedImages(), listings: newListings(),
-		specs: map[string]image.Spec{},
+		listable: make(chan struct{}, 1), specs: map[string]image.Spec{},
 	}
 	t.changed.Store(o.Since.UnixNano())
 	if o.Since.IsZero() {
@@ -116,7 +117,7 @@ func New(o Options) (*Tree, error) {
 		stop()
 		return nil, fmt.Errorf("tree: %w", err)
 	}
-	x := newIndex(ctx, o, nil, t.spawn, t.listingsChanged)
+	x := newIndex(ctx, o, nil, t.spawn, t.listingsChanged, t.sayListable)
 	t.index.Store(x)
 	t.spawn(func() {
 		if o.Begin != nil {
