@@ -257,7 +257,7 @@ func TestMountHostileNames(t *testing.T) {
 		tree.File(dir+"/"+filepath.Base(dir)+".simg/bin/tool", nil, 0o755)
 	}
 	plant("containers/tool_1.0_20240101", "tool\n"+strings.Join(shellTraps, "\n")+"\n")
-	for i, name := range []string{"$(touch HACKED)", "a\x1b[2J", "b;c", "[exec touch HACKED]", "q\"q"} {
+	for i, name := range []string{"$(touch HACKED)", "a\x1b[2J", "b;c", "[exec touch HACKED]", "q\"q", "c\u009b31m", "w\u202ex"} {
 		plant(fmt.Sprintf("containers/%s_%d_20240101", name, i), "tool"+fmt.Sprint(i)+"\n")
 	}
 	s := newStratum(t)

@@ -169,11 +169,7 @@ func (i AppInfo) print(out io.Writer) {
 	}
 	columns(out, builds, "  ")
 	fmt.Fprintf(out, "\ncommands: %d, of which %d are in bin\n", len(i.Commands), i.InBin)
-	var commands []string
-	for _, c := range i.Commands {
-		commands = append(commands, visible(c))
-	}
-	columns(out, commands, "  ")
+	columns(out, visibles(i.Commands), "  ")
 	if i.Readme != "" {
 		fmt.Fprintf(out, "\nREADME.md\n")
 		printHead(out, i.Readme)

@@ -96,7 +96,7 @@ func printLockChecks(out io.Writer, list []LockCheck) error {
 		default:
 			text += "; cannot be had any more"
 		}
-		rows = append(rows, []string{visible(c.Name), visible(c.Build()), text})
+		rows = append(rows, []string{c.Name, c.Build(), text})
 	}
 	if err := table(out, rows); err != nil {
 		return err

@@ -150,9 +150,12 @@ func rankWord(w string, m Match, commands map[string]bool, best map[string]int) 
 // printMatches writes a line of at most 80 columns for each match.
 func printMatches(out io.Writer, list []Match) {
 	app, version := len("APP"), len("VERSION")
-	for _, m := range list {
+	list = slices.Clone(list)
+	for i := range list {
+		m := &list[i]
+		m.App, m.Versions, m.Commands = visible(m.App), visibles(m.Versions), visibles(m.Commands)
 		app = max(app, min(len(m.App), 24))
-		version = max(version, min(len(versionsText(m)), 28))
+		version = max(version, min(len(versionsText(*m)), 28))
 	}
 	rest := screenWidth - app - version - 4
 	fmt.Fprintf(out, "%-*s  %-*s  %s\n", app, "APP", version, "VERSION", "COMMANDS THAT MATCH")

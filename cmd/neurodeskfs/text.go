@@ -48,6 +48,15 @@ func visible(text string) string {
 	return b.String()
 }
 
+// visibles makes texts visible.
+func visibles(list []string) []string {
+	out := make([]string, len(list))
+	for i, text := range list {
+		out[i] = visible(text)
+	}
+	return out
+}
+
 // columns writes words below each other in as many columns as fit the screen,
 // each line behind the indent.
 func columns(out io.Writer, words []string, indent string) {
@@ -66,12 +75,15 @@ func columns(out io.Writer, words []string, indent string) {
 	}
 }
 
-// table writes rows of equally many cells in columns two blanks apart. No line
-// ends in blanks, which a reader by the last column would stumble over.
+// table writes rows of equally many cells in columns two blanks apart, made
+// visible. No line ends in blanks, which a reader by the last column would
+// stumble over.
 func table(out io.Writer, rows [][]string) error {
 	var widths []int
 	for _, row := range rows {
 		for i, cell := range row {
+			cell = visible(cell)
+			row[i] = cell
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}

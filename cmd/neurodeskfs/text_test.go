@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/neurodesk/neurodeskfs/fs/tree"
@@ -21,6 +22,21 @@ func TestVisible(t *testing.T) {
 		if got := visible(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
+	}
+}
+
+// TestListsShowNoNameAsItIs: apps, versions and commands are named by whoever publishes them.
+func TestListsShowNoNameAsItIs(t *testing.T) {
+	const evil = "a\u009b31m\u202eb"
+	var b strings.Builder
+	if err := table(&b, [][]string{{evil, "1"}}); err != nil {
+		t.Fatal(err)
+	}
+	l := tree.Listing{Images: []tree.Listed{{App: evil, Version: evil, Commands: []string{evil}}}}
+	printMatches(&b, searchApps(l, []string{"a"}))
+	shown := strings.ReplaceAll(b.String(), `a\u009b31m\u202eb`, "NAME")
+	if strings.Count(shown, "NAME") != 4 || strings.ContainsFunc(shown, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+		t.Errorf("%q", b.String())
 	}
 }
 

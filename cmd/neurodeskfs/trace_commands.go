@@ -126,7 +126,7 @@ func printTraces(out, warn io.Writer, mount string, list []trace.Trace) error {
 		if i := slices.IndexFunc(l.Images, func(i tree.Listed) bool { return i.Hash == t.Image }); i >= 0 {
 			app = l.Images[i].App + "/" + l.Images[i].Version
 		}
-		rows = append(rows, []string{clip(visible(t.Command), 20), clip(app, 24), strconv.Itoa(len(t.Objects)), bytesText(t.Bytes()), strconv.Itoa(t.Runs), t.Used.Local().Format("2006-01-02")})
+		rows = append(rows, []string{clip(visible(t.Command), 20), clip(visible(app), 24), strconv.Itoa(len(t.Objects)), bytesText(t.Bytes()), strconv.Itoa(t.Runs), t.Used.Local().Format("2006-01-02")})
 	}
 	return table(out, rows)
 }
