@@ -247,7 +247,8 @@ func (s SourceStatus) holds(image string) (at string, ok bool) {
 	return path.Clean("/" + u.EscapedPath()), true
 }
 
-// writeLock puts a new text in the place of the old one as a whole, and keeps the file's mode.
+// writeLock puts a new text in the place of the old one as a whole, and keeps the file's mode. What is no file, as the
+// /dev/null of $NEURODESK_LOCK, stays what it is.
 func writeLock(file string, lock launch.Lock) error {
 	slices.SortFunc(lock.Apps, func(a, b launch.Locked) int { return cmp.Compare(a.Name, b.Name) })
 	text, err := lock.Format()
@@ -259,7 +260,10 @@ func writeLock(file string, lock launch.Lock) error {
 	}
 	mode := os.FileMode(0o644)
 	if fi, err := os.Stat(file); err == nil {
-		mode = fi.Mode().Perm()
+		if mode = fi.Mode(); !mode.IsRegular() {
+			return failf(exitUsage, "%s is no file to write a lock into: name one by --file, or unset NEURODESK_LOCK", file)
+		}
+		mode = mode.Perm()
 	}
 	f, err := os.CreateTemp(filepath.Dir(file), "."+launch.LockFile+"-*")
 	if err != nil {
