@@ -31,10 +31,11 @@ func nameable(s string) bool {
 
 // compareNatural orders free-form versions as a person would: runs of digits by
 // their value, all else by bytes, digits before letters. A leading v before a
-// digit does not count. Versions that differ in spelling only (01 and 1) are
-// ordered by their bytes.
+// digit does not count. A release candidate comes before its release: 26.0.rc3
+// before 26.0. Versions that differ in spelling only (01 and 1) are ordered by
+// their bytes.
 func compareNatural(a, b string) int {
-	x, y := trimV(a), trimV(b)
+	x, y := markCandidate(trimV(a)), markCandidate(trimV(b))
 	for x != "" && y != "" {
 		dx, dy := leadingDigits(x), leadingDigits(y)
 		if dx > 0 && dy > 0 {
@@ -52,10 +53,34 @@ func compareNatural(a, b string) int {
 		}
 		x, y = x[1:], y[1:]
 	}
-	if c := len(x) - len(y); c != 0 {
+	if c := ending(x) - ending(y); c != 0 {
 		return c
 	}
 	return strings.Compare(a, b)
+}
+
+// candidateMark stands for the rc of a release candidate: before the end, and
+// before all that versions are made of.
+const candidateMark = "\x00"
+
+// markCandidate puts it there: in 26.0.rc3, 26.0rc3 and 26.0-rc3, not in rc3 or arc3.
+func markCandidate(version string) string {
+	i := strings.Index(version, "rc")
+	if i <= 0 || leadingDigits(version[i+2:]) == 0 || leadingDigits(version[i-1:]) == 0 && !strings.Contains(".-_+", version[i-1:i]) {
+		return version
+	}
+	return strings.TrimRight(version[:i], ".-_+") + candidateMark + version[i+2:]
+}
+
+// ending orders what is left of one of two versions, where of the other nothing is.
+func ending(rest string) int {
+	switch {
+	case rest == "":
+		return 0
+	case strings.HasPrefix(rest, candidateMark):
+		return -1
+	}
+	return 1
 }
 
 func trimV(s string) string {
