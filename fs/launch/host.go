@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -143,6 +144,15 @@ func (h *Host) getenv(name string) string {
 		}
 	}
 	return ""
+}
+
+// bindLists are the variables whose binds hold. In a container the runtime around it has written its own into *_BIND: their
+// sources are of the host outside.
+func (h *Host) bindLists() []string {
+	if !h.Nested {
+		return bindVariables
+	}
+	return slices.DeleteFunc(slices.Clone(bindVariables), func(name string) bool { return strings.HasSuffix(name, "_BIND") })
 }
 
 // lookPath finds a program in PATH, or, for a caller without one (`env -i`), where systems have programs. Relative entries

@@ -3,6 +3,7 @@ package launch
 import (
 	"errors"
 	"io"
+	"strings"
 	"testing"
 )
 
@@ -34,5 +35,18 @@ func TestInside(t *testing.T) {
 	var exit *Exit
 	if err := Run(DefaultPolicy(), c, nil, h.Host, io.Discard); !errors.As(err, &exit) || exit.Code != StatusNotFound {
 		t.Errorf("a command that is not there: %v", err)
+	}
+}
+
+// TestBindsOfTheContainerAround: the runtime that made the container tells by *_BIND what it has bound, for people.
+func TestBindsOfTheContainerAround(t *testing.T) {
+	h := newHost(t)
+	h.Env = append(h.Env, "APPTAINER_BIND=/outside/data:/in", "SINGULARITY_BIND=/outside/data", "APPTAINER_BINDPATH=/work/d:/mine")
+	for _, nested := range []bool{false, true} {
+		h.Nested = nested
+		e := mustPlan(t, h, DefaultPolicy(), bet())
+		if told := len(e.Warnings) > 0; told == nested || !strings.Contains(strings.Join(e.Argv, " "), "/work/d:/mine") {
+			t.Errorf("nested %t: warnings %q, %q", nested, e.Warnings, e.Argv)
+		}
 	}
 }

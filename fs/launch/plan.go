@@ -213,7 +213,7 @@ func (p *planner) binds() error {
 		p.optional(home, "")
 	}
 	p.variables()
-	for _, source := range append([]string{""}, bindVariables...) {
+	for _, source := range append([]string{""}, h.bindLists()...) {
 		specs, from := p.app.Binds, "binds of launch.json"
 		if source != "" {
 			specs, from = splitList(h.getenv(source)), source

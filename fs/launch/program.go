@@ -108,7 +108,7 @@ func (p *planner) noSuchCommand() *Exit {
 
 // changesTree tells whether someone's options or variables may add to the image's tree or to its PATH.
 func (p *planner) changesTree() bool {
-	for _, name := range bindVariables {
+	for _, name := range p.host.bindLists() {
 		if p.host.getenv(name) != "" {
 			return true
 		}

@@ -112,7 +112,7 @@ func (r apptainer) Environ(host []string, j *Job) []string {
 // runtimeGarbage lets the heap of a runtime grow to 16 MB, four times Go's default, before it is searched for garbage.
 const runtimeGarbage = "GOGC=400"
 
-// bindVariables are the lists that we read ourselves, in the order in which they are applied.
+// bindVariables are the lists that we read ourselves, in the order in which they are applied; see Host.bindLists.
 var bindVariables = []string{
 	"SINGULARITY_BIND", "SINGULARITY_BINDPATH", "APPTAINER_BIND", "APPTAINER_BINDPATH", "NEURODESK_BINDPATH",
 }
