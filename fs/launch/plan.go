@@ -158,6 +158,9 @@ func (p *planner) text() error {
 			return p.fail("argument %d (%s) holds bytes that are no UTF-8, which the container runtime would change; rename the file or give its directory", i+1, clip(a))
 		}
 	}
+	if !utf8.ValidString(p.job.Command) {
+		return p.fail("its name %s is no UTF-8, which the container runtime would change; NEURODESK_RUNTIME=bwrap starts it as it is", clip(p.job.Command))
+	}
 	if !utf8.ValidString(p.job.Cwd) {
 		return p.fail("the name of the current directory %s is no UTF-8, which the container runtime would change; rename it", clip(p.job.Cwd))
 	}

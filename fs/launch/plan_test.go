@@ -218,8 +218,12 @@ func TestPlanRefuses(t *testing.T) {
 			h.Cwd = "/work/p"
 		}, StatusError, "cannot be entered"},
 		"unbalanced opts": {func(h *testHost, _ *Command) { h.Env = append(h.Env, `neurodesk_singularity_opts=--bind "/a`) }, StatusError, "unbalanced"},
-		"cwd no UTF-8":    {func(h *testHost, _ *Command) { h.dir("/work/\xff"); h.Cwd = "/work/\xff" }, StatusError, "no UTF-8"},
-		"bad rootfs":      {func(_ *testHost, c *Command) { c.Rootfs = "--writable" }, StatusError, "rootfs"},
+		"name no UTF-8": {func(h *testHost, c *Command) {
+			c.Path = "/opt/\xff"
+			h.file(testRootfs+c.Path, 0o755, "x")
+		}, StatusError, "no UTF-8"},
+		"cwd no UTF-8": {func(h *testHost, _ *Command) { h.dir("/work/\xff"); h.Cwd = "/work/\xff" }, StatusError, "no UTF-8"},
+		"bad rootfs":   {func(_ *testHost, c *Command) { c.Rootfs = "--writable" }, StatusError, "rootfs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, c := newHost(t), bet()
