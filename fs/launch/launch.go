@@ -34,8 +34,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 // PolicyFile is the name of the policy, in the launcher's own directory.
@@ -45,7 +47,7 @@ const PolicyFile = "launch.json"
 // has written one line to stderr and gives the exit status.
 func Main(argv []string, stderr io.Writer) int {
 	if len(argv) < 2 {
-		fmt.Fprintln(stderr, "neurodeskfs: the launcher is started by the command files in bin/, not by hand")
+		say(stderr, "the launcher is started by the command files in bin/, not by hand")
 		return StatusError
 	}
 	err := start(argv, stderr)
@@ -53,8 +55,18 @@ func Main(argv []string, stderr io.Writer) int {
 	if !errors.As(err, &exit) {
 		exit = &Exit{StatusError, fmt.Sprintf("%s: %v", path.Base(argv[1]), err)}
 	}
-	fmt.Fprintln(stderr, "neurodeskfs: "+exit.Message)
+	say(stderr, exit.Message)
 	return exit.Code
+}
+
+// say writes a line of ours. What it quotes may be anybody's, whom no terminal shall obey.
+func say(stderr io.Writer, text string) {
+	fmt.Fprintln(stderr, "neurodeskfs: "+strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text))
 }
 
 func start(argv []string, stderr io.Writer) error {
@@ -75,7 +87,7 @@ func start(argv []string, stderr io.Writer) error {
 		var warn []string
 		cmd, _, warn, err = h.ApplyPins(policy.mountpoint(dir), cmd)
 		for _, w := range warn {
-			fmt.Fprintln(stderr, "neurodeskfs: "+w)
+			say(stderr, w)
 		}
 		if err != nil {
 			refused(err, "", cmd, argv[2:], h, stderr)
@@ -103,7 +115,7 @@ func Run(policy Policy, cmd Command, args []string, h Host, stderr io.Writer) er
 		return err
 	}
 	for _, w := range e.Warnings {
-		fmt.Fprintln(stderr, "neurodeskfs: "+w)
+		say(stderr, w)
 	}
 	if e.Debug {
 		fmt.Fprintln(stderr, e.Line())
@@ -111,7 +123,7 @@ func Run(policy Policy, cmd Command, args []string, h Host, stderr io.Writer) er
 	began := time.Now()
 	note := func(exit *int) {
 		if err := record(e.Runtime, cmd, args, h, began, exit); err != nil {
-			fmt.Fprintln(stderr, "neurodeskfs: "+err.Error())
+			say(stderr, err.Error())
 		}
 	}
 	if e.Runtime == runtimeBwrap.Name() {
@@ -152,7 +164,7 @@ func refused(err error, runtime string, cmd Command, args []string, h Host, stde
 		code = exit.Code
 	}
 	if err := record(runtime, cmd, args, h, time.Now(), &code); err != nil {
-		fmt.Fprintln(stderr, "neurodeskfs: "+err.Error())
+		say(stderr, err.Error())
 	}
 }
 

@@ -28,7 +28,7 @@ func native(mountpoint string, cmd Command, args []string, h Host, stderr io.Wri
 	err := error(syscall.ENOENT)
 	if file != "" {
 		if err := record("", cmd, args, h, time.Now(), nil); err != nil {
-			fmt.Fprintln(stderr, "neurodeskfs: "+err.Error())
+			say(stderr, err.Error())
 		}
 		err = syscall.Exec(file, append([]string{name}, args...), h.Env)
 	}

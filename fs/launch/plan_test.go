@@ -340,3 +340,15 @@ func TestDebugLineIsReadBack(t *testing.T) {
 		}
 	}
 }
+
+// TestMessagesAreObeyedByNoTerminal: whoever publishes an app names it.
+func TestMessagesAreObeyedByNoTerminal(t *testing.T) {
+	h, c := newHost(t), bet()
+	c.App, c.Path, c.Command = "a\u009b31m\u202eb", "", "none"
+	_, err := h.plan(DefaultPolicy(), c)
+	var told strings.Builder
+	say(&told, err.Error())
+	if got, want := told.String(), "neurodeskfs: none: no such command in a?31m?b 6.0.7.22; "; !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 1 {
+		t.Errorf("%q", got)
+	}
+}
