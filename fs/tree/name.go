@@ -80,7 +80,7 @@ var DefaultNever = strings.Fields(`
 	grep egrep fgrep sed find xargs which whereis locate less more file tar gzip gunzip zcat bzip2 bunzip2 xz unxz zip
 	unzip zstd diff patch cmp ed vi vim nano emacs man info top ps pgrep pkill free watch time tput clear reset
 	curl wget rsync git svn make cmake gcc g++ cc c++ cpp ld as ar nm strip ranlib objdump gdb strace ldd
-	openssl gpg dbus-daemon xdg-open apptainer singularity docker podman module ml
+	openssl gpg dbus-daemon xdg-open apptainer singularity bwrap docker podman module ml
 `)
 
 func neverSet(names []string) map[string]bool {
