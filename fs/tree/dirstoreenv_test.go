@@ -42,3 +42,18 @@ func TestVariablesOutOfTheImage(t *testing.T) {
 		t.Errorf("env of an image without variables: %q", got)
 	}
 }
+
+// TestVariablesThatSteerTheHost: what a module sets must not make the host's own programs run an image's files.
+func TestVariablesThatSteerTheHost(t *testing.T) {
+	var text strings.Builder
+	for _, name := range strings.Fields("PATH LD_PRELOAD BASH_ENV PYTHONPATH PYTHONSTARTUP PERL5LIB RUBYOPT NODE_OPTIONS JAVA_TOOL_OPTIONS R_PROFILE_USER LESSOPEN VISUAL MODULEPATH APPTAINER_BINDPATH SINGULARITYENV_X NEURODESK_LOCK neurodesk_singularity_opts FSLDIR SPMMCRCMD FORCE_SPMMCR DEEPWMH_MODEL_DIR FREESURFER_HOME") {
+		text.WriteString("DEPLOY_ENV_" + name + "=BASEPATH/x\n")
+	}
+	var names []string
+	for _, v := range variables([]byte(text.String()), "/r") {
+		names = append(names, v.name)
+	}
+	if got := strings.Join(names, " "); got != "FSLDIR SPMMCRCMD FORCE_SPMMCR DEEPWMH_MODEL_DIR FREESURFER_HOME" {
+		t.Errorf("%s", got)
+	}
+}

@@ -114,14 +114,17 @@ func variables(text []byte, rootfs string) (vars []variable) {
 	return vars
 }
 
-// steersHost reports whether a variable would make the host's own shell or
-// loader run what an image chooses: none may be set by an image.
+// steersHost reports whether a variable would make the host's own shell, loader,
+// interpreters or runtime run what an image chooses: none may be set by an image.
 func steersHost(name string) bool {
 	switch name {
-	case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND", "PS1", "PS4", "GCONV_PATH", "TMPDIR", "EDITOR", "PAGER":
+	case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND", "PS1", "PS4", "GCONV_PATH", "TMPDIR", "EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "MODULEPATH":
 		return true
 	}
-	for _, prefix := range []string{"LD_", "BASH_", "GLIBC_", "GIT_"} {
+	for _, prefix := range []string{
+		"LD_", "BASH_", "GLIBC_", "GIT_", "SSH_", "SUDO_", "LESS", "LMOD_", "PYTHON", "PERL", "RUBY", "NODE_", "R_", "LUA_", "JAVA_", "_JAVA_", "JDK_JAVA_",
+		"APPTAINER", "SINGULARITY", "NEURODESK", "neurodesk_",
+	} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}
