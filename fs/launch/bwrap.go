@@ -58,18 +58,24 @@ func loaderVariable(name string) bool {
 		name == "LOCPATH" || name == "NLSPATH"
 }
 
-// optionVariables are options that bwrap lacks, as apptainer reads them from APPTAINER_OVERLAY or SINGULARITY_OVERLAY.
-var optionVariables = []string{"WRITABLE_TMPFS", "OVERLAY", "CONTAIN", "CONTAINALL", "MOUNT", "FUSEMOUNT", "SCRATCH", "WORKDIR"}
+// optionVariables are options that bwrap lacks, as apptainer (the keys of its action flags) reads them from APPTAINER_NV or
+// SINGULARITY_NV.
+var optionVariables = strings.Fields(`
+	ADD_CAPS ALLOW_SETUID APP APPNAME APPLY_CGROUPS BOOT COMPAT CONTAIN CONTAINALL CONTAINLIBS CPUSET_CPUS CPUSET_MEMS CPU_SHARES DNS DROP_CAPS
+	ENV_FILE FAKEROOT FUSESPEC HOSTNAME IPC KEEP_PRIVS MEMORY MOUNT NET NETWORK NO_UMASK NV NVCCLI OVERLAY OVERLAYIMAGE PID PIDS_LIMIT ROCM
+	SCRATCH SCRATCHDIR SECURITY UNSHARE_IPC UNSHARE_NET UNSHARE_PID UNSHARE_UTS UTS WORKDIR WRITABLE WRITABLE_TMPFS
+`)
 
 // optionVariable gives the first of them that the caller has set, "" if there is none.
 func (h *Host) optionVariable() string {
-	for _, prefix := range []string{"APPTAINER_", "SINGULARITY_"} {
-		for _, name := range optionVariables {
-			switch h.getenv(prefix + name) {
-			case "", "0", "false":
-			default:
-				return prefix + name
-			}
+	for _, e := range h.Env {
+		name, value, _ := strings.Cut(e, "=")
+		option, ok := strings.CutPrefix(name, "APPTAINER_")
+		if !ok {
+			option, ok = strings.CutPrefix(name, "SINGULARITY_")
+		}
+		if ok && contains(optionVariables, option) && !contains([]string{"", "0", "false"}, value) {
+			return name
 		}
 	}
 	return ""

@@ -209,6 +209,8 @@ func TestBwrapHandsOver(t *testing.T) {
 		"GPU":            func(h *testHost, _ *Policy, _ *Command) { h.file("/dev/nvidiactl", 0o666, "") },
 		"writable tmpfs": func(_ *testHost, p *Policy, _ *Command) { p.WritableTmpfs = true },
 		"a variable":     func(h *testHost, _ *Policy, _ *Command) { h.Env = append(h.Env, "APPTAINER_WRITABLE_TMPFS=1") },
+		"the GPU's":      func(h *testHost, _ *Policy, _ *Command) { h.Env = append(h.Env, "APPTAINER_NV=1") },
+		"a file of it":   func(h *testHost, _ *Policy, _ *Command) { h.Env = append(h.Env, "SINGULARITY_ENV_FILE=/work/d/env") },
 		"an older one":   func(h *testHost, _ *Policy, _ *Command) { h.Env = append(h.Env, "SINGULARITY_OVERLAY=/x") },
 		"image's option": func(_ *testHost, _ *Policy, c *Command) { c.Args = []string{"--writable-tmpfs"} },
 	} {
