@@ -157,11 +157,7 @@ func (p *planner) root() error {
 		{"--info-fd", []string{number(feedInfo)}, true}, {"--block-fd", []string{number(feedBlock)}, true},
 		{"--file", []string{number(feedGate), "/dev/gate"}, true}, // hidden by the next steps
 	}
-	ops = append(append(append(ops, base...), system...), user...)
-	if len(c.opened) > 0 {
-		ops = append(ops, mountOp{flag: "--remount-ro", args: []string{"/"}})
-	}
-	p.job.Mounts = ops
+	p.job.Mounts = slices.Concat(ops, base, system, user, c.close())
 	return nil
 }
 

@@ -98,8 +98,15 @@ func TestBwrapOpensWhatIsMissing(t *testing.T) {
 		fails    string
 	}{
 		"cwd in /opt": {func(h *testHost) { h.dir("/opt/mine/x"); h.Cwd = "/opt/mine/x" },
-			[]string{"--dir /opt", "--ro-bind " + testRootfs + "/opt/fsl /opt/fsl", "--ro-bind " + testRootfs + "/usr /usr", "--bind /opt/mine/x /opt/mine/x", "--remount-ro /"},
-			[]string{"--ro-bind " + testRootfs + " /", "--dir /usr", "--ro-bind " + testRootfs + "/opt /opt"}, ""},
+			[]string{"--ro-bind " + testRootfs + " /", "--tmpfs /opt", "--ro-bind " + testRootfs + "/opt/fsl /opt/fsl", "--bind /opt/mine/x /opt/mine/x", "--remount-ro /opt"},
+			[]string{"--ro-bind " + testRootfs + "/usr /usr", "--ro-bind " + testRootfs + "/opt /opt", "--remount-ro /"}, ""},
+		"a place at the top and one below": {func(h *testHost) { h.dir("/data"); h.dir("/opt/mine/x"); h.Cwd = "/opt/mine/x" },
+			[]string{"--ro-bind " + testRootfs + "/usr /usr", "--tmpfs /opt", "--bind /data /data", "--bind /opt/mine/x /opt/mine/x", "--remount-ro /", "--remount-ro /opt"},
+			[]string{"--ro-bind " + testRootfs + " /", "--ro-bind " + testRootfs + "/opt /opt"}, ""},
+		"a place that is covered again": {func(h *testHost) {
+			h.dir("/opt/mine")
+			h.Env = append(h.Env, "APPTAINER_BINDPATH=/opt/mine,/work/d:/opt")
+		}, []string{"--tmpfs /opt", "--bind /opt/mine /opt/mine", "--bind /work/d /opt"}, []string{"--remount-ro /opt"}, ""},
 		"links stay links": {func(h *testHost) { h.link("usr/lib", testRootfs+"/lib"); h.dir("/data") },
 			[]string{"--symlink usr/lib /lib", "--bind /data /data"}, nil, ""},
 		"a destination behind a link": {func(h *testHost) {

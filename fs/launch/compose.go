@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ type mountOp struct {
 // composer lays an image out so that every bind has a place to be mounted on.
 //
 // The image is read-only and often lacks a place (HOME=/root/x, a cwd below /srv). A directory that lacks one is
-// "opened": bwrap makes it in memory and shows each entry of the image's in it. Where nothing is missing, the image is
+// "opened": bwrap mounts an empty one in its place and shows each entry of the image's in it. All else of the image is
 // mounted in one piece.
 type composer struct {
 	image  imageTree
@@ -53,12 +54,7 @@ func (c *composer) place(dst string) (string, error) {
 		if _, err := c.image.lstat(path.Join(at, part)); err == nil {
 			return "", fmt.Errorf("%s cannot be mounted: %s is a dangling link in the image", dst, path.Join(at, part))
 		}
-		for dir := at; ; dir = path.Dir(dir) {
-			c.opened[dir] = true
-			if dir == "/" {
-				break
-			}
-		}
+		c.opened[at] = true
 		return path.Join(append([]string{at}, rest[i:]...)...), nil
 	}
 	return at, nil
@@ -87,12 +83,33 @@ func (c *composer) add(b Bind) error {
 // last is the place of the bind added last.
 func (c *composer) last() string { return c.placed[len(c.placed)-1].Dst }
 
-// base gives the steps that show the image itself.
-func (c *composer) base() ([]mountOp, error) {
-	if len(c.opened) == 0 {
-		return []mountOp{{flag: "--ro-bind", args: []string{c.image.root, "/"}}}, nil
+// openedDirs are the opened directories, each behind those above it.
+func (c *composer) openedDirs() []string { return slices.Sorted(maps.Keys(c.opened)) }
+
+// close gives the steps that make the opened directories read-only, save those that a bind covers.
+func (c *composer) close() (ops []mountOp) {
+	for _, dir := range c.openedDirs() {
+		if !slices.ContainsFunc(c.placed, func(b Bind) bool { return within(dir, b.Dst) }) {
+			ops = append(ops, mountOp{flag: "--remount-ro", args: []string{dir}})
+		}
 	}
-	return c.open(nil, "/")
+	return ops
+}
+
+// base gives the steps that show the image itself.
+func (c *composer) base() (ops []mountOp, err error) {
+	if !c.opened["/"] {
+		ops = []mountOp{{flag: "--ro-bind", args: []string{c.image.root, "/"}}}
+	}
+	for _, dir := range c.openedDirs() {
+		if dir != "/" { // that is empty from the beginning
+			ops = append(ops, mountOp{flag: "--tmpfs", args: []string{dir}})
+		}
+		if ops, err = c.open(ops, dir); err != nil {
+			return nil, err
+		}
+	}
+	return ops, nil
 }
 
 // open shows the entries of one opened directory, save those that a bind covers.
@@ -108,12 +125,7 @@ func (c *composer) open(ops []mountOp, dir string) ([]mountOp, error) {
 		switch {
 		case len(ops) > maxOpened:
 			return nil, fmt.Errorf("%s of the image has too many entries for a place to be made in it", dir)
-		case c.opened[name]:
-			ops = append(ops, mountOp{flag: "--dir", args: []string{name}})
-			if ops, err = c.open(ops, name); err != nil {
-				return nil, err
-			}
-		case slices.ContainsFunc(c.placed, func(b Bind) bool { return b.Dst == name }):
+		case c.opened[name] || slices.ContainsFunc(c.placed, func(b Bind) bool { return b.Dst == name }):
 		case e.Type()&fs.ModeSymlink != 0:
 			target, err := c.image.host.Readlink(source)
 			if err != nil {
