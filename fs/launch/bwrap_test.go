@@ -3,12 +3,8 @@ package launch
 import (
 	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -317,38 +313,6 @@ func TestBindsInKernelDirectoriesAreNotHidden(t *testing.T) {
 		if before := slices.Index(list, dir); before < 0 || at < before {
 			t.Errorf("%s is bound before %s: %q", bind, dir, list)
 		}
-	}
-}
-
-func TestBwrapWithoutOptionsStartsNothing(t *testing.T) {
-	need(t, "bwrap")
-	bwrap, err := exec.LookPath("bwrap")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, killed := range []bool{true, false} {
-		file := filepath.Join(t.TempDir(), "made")
-		e := &Exec{Path: bwrap, Argv: []string{"bwrap", "--info-fd", "", "--block-fd", "", "--file", "", "/gate", "--bind", "/", "/", "--", "/bin/sh", "-c", ">" + file}}
-		e.feedArgs, e.options = []int{2, 4, 6}, [2]int{1, 11}
-		for i, at := range e.feedArgs {
-			e.Argv[at] = strconv.Itoa([]int{feedInfo, feedBlock, feedGate}[i])
-		}
-		s, err := startSandbox(e, []uintptr{0, 1, 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var status syscall.WaitStatus
-		if killed { // what bwrap sees when we die at this point
-			s.close()
-			status, err = reap(s.outer)
-		} else if err = s.setUp(nil); err == nil {
-			err = s.release()
-			status, _ = reap(s.tool)
-		}
-		if _, made := os.Stat(file); err != nil || killed != (status.ExitStatus() != 0) || killed != errors.Is(made, os.ErrNotExist) {
-			t.Errorf("killed %t: error %v, status %d, file: %v", killed, err, status.ExitStatus(), made)
-		}
-		s.close()
 	}
 }
 

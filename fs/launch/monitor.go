@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 )
@@ -27,6 +28,7 @@ var ErrContainer = errors.New("bwrap could not make the container")
 const (
 	prSetSubreaper    = 36 // PR_SET_CHILD_SUBREAPER
 	prSetDumpable     = 4  // PR_SET_DUMPABLE
+	fSetSig           = 10 // F_SETSIG
 	fionread          = 0x541b
 	tiocgpgrp         = 0x540f
 	signalStatusShift = 128
@@ -35,44 +37,47 @@ const (
 // sandbox is bwrap under way. bwrap stays as the parent of the tool and turns a death by signal into an exit status, and
 // signals sent to it do not reach the tool. So once its child makes the root by itself, bwrap ends and the child
 // becomes ours (subreaper): we see how it ends, hand signals on, and it dies if we are killed.
+//
+// For that the child asks (--die-with-parent) only when it becomes the tool; see guard for the time before. Until it is
+// ours bwrap has a process group of its own, which can be killed as one.
 type sandbox struct {
 	wires   map[int]wire
 	options []byte // bwrap's, each ended by a NUL
+	group   int    // our process group; 0: we cannot see it, and bwrap stays in it
 	outer   int    // process ids
 	tool    int
+	ready   atomic.Bool // the tool gets signals
 }
 
 // startSandbox starts bwrap with these standard files. It loads, and waits for its options: until setUp gives them it does
 // nothing, and should we end before, it fails.
 func startSandbox(e *Exec, files []uintptr) (*sandbox, error) {
-	s := &sandbox{wires: map[int]wire{}}
+	s := &sandbox{wires: map[int]wire{}, group: syscall.Getpgrp()}
 	numbers := []int{feedGate, feedInfo, feedBlock, feedOptions}
 	for _, f := range e.feeds {
 		numbers = append(numbers, f.number)
 	}
 	for _, n := range numbers {
-		w, err := newWire(n == feedInfo, n == feedGate || n == feedBlock)
+		w, err := newWire(n == feedInfo, n == feedGate)
 		if err != nil {
 			s.close()
 			return nil, fmt.Errorf("make a pipe for bwrap: %w", err)
 		}
 		s.wires[n] = w
 	}
-	if err := s.number(e); err != nil {
+	if err := errors.Join(s.number(e), s.give(feedBlock, []byte("x")), prctl(prSetSubreaper, 1)); err != nil {
 		s.close()
-		return nil, err
-	}
-	if err := prctl(prSetSubreaper, 1); err != nil {
-		s.close()
-		return nil, fmt.Errorf("become the reaper: %w", err)
+		return nil, fmt.Errorf("prepare bwrap's start: %w", err)
 	}
 	argv := slices.Concat(e.Argv[:e.options[0]], []string{"--args", strconv.Itoa(s.wires[feedOptions].theirs)}, e.Argv[e.options[1]:])
 	// os.StartProcess would first try out what the kernel can, with a process of its own.
-	outer, err := syscall.ForkExec(e.Path, argv, &syscall.ProcAttr{Env: e.Env, Files: files})
+	outer, err := syscall.ForkExec(e.Path, argv, &syscall.ProcAttr{Env: e.Env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: s.group != 0}})
 	for n, w := range s.wires {
-		syscall.Close(w.theirs)
-		w.theirs = -1
-		s.wires[n] = w
+		if n != feedBlock { // see guard
+			syscall.Close(w.theirs)
+			w.theirs = -1
+			s.wires[n] = w
+		}
 	}
 	if err != nil {
 		s.close()
@@ -98,11 +103,20 @@ func (s *sandbox) number(e *Exec) error {
 	return nil
 }
 
-// setUp has bwrap make the container, up to the moment before it starts the tool. After an error nothing is left of it.
+// guard has the kernel kill owner, a process or, negative, a group, when we end, until the child has read the block wire
+// to become the tool: our end of that is closed then, of which the other end tells its owner by a signal (fcntl(2)).
+func (s *sandbox) guard(owner int) error {
+	fd := s.wires[feedBlock].theirs
+	return errors.Join(fcntl(fd, syscall.F_SETOWN, uintptr(owner)), fcntl(fd, fSetSig, uintptr(syscall.SIGKILL)), fcntl(fd, syscall.F_SETFL, syscall.O_ASYNC))
+}
+
+// setUp has bwrap make the container and start the tool. After an error nothing is left of it.
 func (s *sandbox) setUp(feeds []feed) error {
-	err := ErrContainer
-	if s.give(feedOptions, s.options) == nil {
-		s.shut(feedOptions)
+	var err error
+	if s.group != 0 {
+		err = s.guard(-s.outer)
+	}
+	if err == nil {
 		err = s.adopt(feeds)
 	}
 	if err == nil {
@@ -118,8 +132,12 @@ func (s *sandbox) setUp(feeds []feed) error {
 	return err
 }
 
-// adopt makes bwrap's child ours and gives it what it reads.
+// adopt has bwrap begin, makes its child ours and gives that what it reads.
 func (s *sandbox) adopt(feeds []feed) error {
+	if s.give(feedOptions, s.options) != nil {
+		return ErrContainer
+	}
+	s.shut(feedOptions)
 	text, err := io.ReadAll(io.LimitReader(s.wires[feedInfo].ours, maxInfo))
 	if s.tool = childPID(string(text)); err != nil || s.tool == 0 {
 		return ErrContainer
@@ -133,6 +151,18 @@ func (s *sandbox) adopt(feeds []feed) error {
 	if err := syscall.Kill(s.outer, syscall.SIGKILL); err != nil {
 		return ErrContainer
 	}
+	if len(feeds) > 0 {
+		s.shut(feedGate) // the child makes the root meanwhile, up to where it reads the first of them
+	}
+	// It is ours, and will notice our death, once bwrap has ended: before it gets the last that it waits for.
+	if _, err := reap(s.outer); err != nil {
+		return fmt.Errorf("wait for bwrap: %w", err)
+	}
+	s.outer = 0
+	// What the tool leaves behind is init's, as always.
+	if err := errors.Join(prctl(prSetSubreaper, 0), s.guard(s.tool), s.join()); err != nil {
+		return fmt.Errorf("take bwrap's child over: %w", err)
+	}
 	s.shut(feedGate)
 	for _, f := range feeds {
 		if err := s.give(f.number, f.text); err != nil {
@@ -140,12 +170,16 @@ func (s *sandbox) adopt(feeds []feed) error {
 		}
 		s.shut(f.number)
 	}
-	// The child makes the root meanwhile. It is ours, and will notice our death, once bwrap has ended: before release.
-	if _, err := reap(s.outer); err != nil {
-		return fmt.Errorf("wait for bwrap: %w", err)
+	return nil
+}
+
+// join takes the child, which has executed nothing yet, into our process group: from now on it gets signals.
+func (s *sandbox) join() (err error) {
+	if s.group != 0 {
+		err = syscall.Setpgid(s.tool, s.group)
 	}
-	s.outer = 0
-	return prctl(prSetSubreaper, 0) // what the tool leaves behind is init's, as always
+	s.ready.Store(true)
+	return err
 }
 
 // childPID finds the number in what bwrap says of itself, a JSON object of few members; 0 if there is none.
@@ -162,9 +196,6 @@ func childPID(info string) int {
 	}
 	return int(pid)
 }
-
-// release lets the tool begin.
-func (s *sandbox) release() error { return s.give(feedBlock, []byte("x")) }
 
 func (s *sandbox) give(n int, text []byte) error {
 	_, err := s.wires[n].ours.Write(text)
@@ -191,8 +222,8 @@ func (s *sandbox) close() {
 	}
 }
 
-// run runs a plan for bwrap and gives how the tool ended. To be called once: signals stay caught, and are handed on from
-// before bwrap makes the container. Until then it loads, so that it costs no time that each is caught by itself.
+// run runs a plan for bwrap and gives how the tool ended. To be called once: signals stay caught. That is done while bwrap
+// loads, so that it costs no time.
 func (e *Exec) run() (syscall.WaitStatus, error) {
 	s, err := startSandbox(e, []uintptr{0, 1, 2})
 	if err != nil {
@@ -204,38 +235,43 @@ func (e *Exec) run() (syscall.WaitStatus, error) {
 			signal.Notify(caught, sig)
 		}
 	}
-	if err := s.setUp(e.feeds); err != nil {
-		return 0, err
-	}
-	defer s.close()
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() { // ends when stop is closed, which run waits for
 		defer close(stopped)
 		for {
 			select {
 			case sig := <-caught:
-				if n, ok := sig.(syscall.Signal); ok && !fromTerminal(n) {
-					_ = syscall.Kill(s.tool, n) // it may have ended
+				if n, ok := sig.(syscall.Signal); ok {
+					s.handOn(n)
 				}
 			case <-stop:
 				return
 			}
 		}
 	}()
-	err = s.release()
-	if err == nil {
+	var status syscall.WaitStatus
+	if err = s.setUp(e.feeds); err == nil {
+		defer s.close()
 		letGo()
+		if status, err = reap(s.tool); err != nil {
+			err = fmt.Errorf("wait for the tool: %w", err)
+		} else if !s.began() && !status.Signaled() {
+			err = ErrContainer
+		}
 	}
-	status, waitErr := reap(s.tool)
 	close(stop)
 	<-stopped
-	switch {
-	case waitErr != nil:
-		return 0, fmt.Errorf("wait for the tool: %w", waitErr)
-	case err != nil || !s.began() && !status.Signaled():
-		return 0, ErrContainer
+	return status, err
+}
+
+// handOn gives a signal to the tool. Where there is none yet it ends us, as it would the tool, and bwrap with us.
+func (s *sandbox) handOn(sig syscall.Signal) {
+	switch ready := s.ready.Load(); {
+	case ready && !fromTerminal(sig):
+		_ = syscall.Kill(s.tool, sig) // it may have ended
+	case !ready && sig != syscall.SIGCONT && sig != syscall.SIGWINCH:
+		End(syscall.WaitStatus(sig))
 	}
-	return status, nil
 }
 
 // handedOn are the signals that the tool gets through us. Those that stop or continue reach it as part of its group.
@@ -294,10 +330,9 @@ func (e *Exec) output() ([]byte, error) {
 		return nil, err
 	}
 	defer s.close()
-	err = s.release()
-	out, readErr := io.ReadAll(io.LimitReader(r, maxKept))
+	out, err := io.ReadAll(io.LimitReader(r, maxKept))
 	status, waitErr := reap(s.tool)
-	if err := errors.Join(err, readErr, waitErr); err != nil {
+	if err := errors.Join(err, waitErr); err != nil {
 		return nil, err
 	}
 	if !status.Exited() || status.ExitStatus() != 0 {
