@@ -1,6 +1,7 @@
 package cvmfs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -79,10 +80,10 @@ func newIntake() *intake {
 // accept copies the content of body to w and verifies hash and size. What is
 // wrong with the body wraps fetch.ErrContent; what is wrong with w does not.
 func (in *intake) accept(ctx context.Context, w io.Writer, body io.Reader, o object) error {
-	if o.compression != catalog.Zlib || o.size < 0 || o.size > maxWhole {
+	if size := o.expected(); o.compression != catalog.Zlib || size < 0 || size > maxWhole {
 		return acceptStream(w, body, o)
 	}
-	most := o.size + o.size/1000 + stretchSlack
+	most := o.stored()
 	announced := most
 	if b, ok := body.(interface{ Size() int64 }); ok && b.Size() >= 0 {
 		announced = min(b.Size(), most)
@@ -103,7 +104,7 @@ func (in *intake) accept(ctx context.Context, w io.Writer, body io.Reader, o obj
 // inflate writes the content of stored to w, if its hash is right.
 func (in *intake) inflate(ctx context.Context, w io.Writer, stored *whole) error {
 	o := stored.object
-	if o.size >= minBeside {
+	if o.expected() >= minBeside {
 		var own chan struct{} // nil: there is none
 		if !o.data() {
 			own = in.catalog
@@ -117,14 +118,17 @@ func (in *intake) inflate(ctx context.Context, w io.Writer, stored *whole) error
 			return ctx.Err()
 		}
 	}
-	content := piece(o.size)
+	content := piece(o.expected())
 	defer recycle(content)
 	_, err := inflate.ZlibNoSum(*content, stored.bytes())
 	if got := stored.sum(); got != o.hash {
 		return fmt.Errorf("%w: object %s has hash %s", fetch.ErrContent, o.hash, got)
 	}
+	if o.size < 0 && errors.Is(err, inflate.ErrSize) {
+		return acceptStream(w, bytes.NewReader(stored.bytes()), o)
+	}
 	if err != nil {
-		return fmt.Errorf("%w: object %s (%d bytes by its catalog): %w", fetch.ErrContent, o.hash, o.size, err)
+		return fmt.Errorf("%w: object %s (%d bytes by its catalog): %w", fetch.ErrContent, o.hash, o.expected(), err)
 	}
 	_, err = w.Write(*content)
 	return err

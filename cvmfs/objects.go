@@ -42,6 +42,7 @@ type object struct {
 	compression catalog.Compression
 	size        int64  // of the content, bytes; -1: unknown, at most limit
 	limit       int64  // only where size is unknown
+	guess       int64  // what is said of an unknown size, which may be wrong; 0: nothing
 	url         string // external data: the whole URL
 	span        *[2]int64
 }
@@ -71,6 +72,14 @@ func (o object) flight() string {
 		span = *o.span
 	}
 	return fmt.Sprint(o.key(), " ", o.name(), " ", o.bound(), " ", span)
+}
+
+// expected is the size of the content as it was told, bytes; -1: it was not.
+func (o object) expected() int64 {
+	if o.size < 0 && o.guess > 0 {
+		return o.guess
+	}
+	return o.size
 }
 
 // bound is how long the content may be.
@@ -301,6 +310,9 @@ func (s *objects) request(o object) fetch.Request {
 // stored is how long the stored object may be, bytes.
 func (o object) stored() int64 {
 	bound := o.bound()
+	if n := o.expected(); n >= 0 {
+		bound = n
+	}
 	if o.compression == catalog.None {
 		return bound
 	}

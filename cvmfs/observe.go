@@ -34,16 +34,15 @@ func observe(ctx context.Context, o object) {
 	if !ok || o.url != "" || fetch.IsPrefetch(ctx) {
 		return
 	}
-	seen(Object{Hash: o.hash, Suffix: o.suffix, Compression: o.compression, Size: o.size})
+	seen(Object{Hash: o.hash, Suffix: o.suffix, Compression: o.compression, Size: o.expected()})
 }
 
-// catalogObject is the object that holds the catalog h, of size bytes (0: not known).
+// catalogObject is the object that holds the catalog h, of size bytes (0: not
+// known). The size is a guess: servers before CVMFS 2.14 that graft a catalog
+// write down how large it is compressed (cvmfs/cvmfs, pull request 4366), which the
+// reference client does not notice.
 func catalogObject(h hash.Hash, size int64) object {
-	o := object{hash: h, suffix: hash.Catalog, size: size}
-	if size <= 0 {
-		o.size, o.limit = -1, maxCatalog
-	}
-	return o
+	return object{hash: h, suffix: hash.Catalog, size: -1, limit: maxCatalog, guess: max(size, 0)}
 }
 
 // AddObjects adds objects by their names. One of unknown size may have unknown
@@ -53,6 +52,10 @@ func (p *Plan) AddObjects(list []Object, unknown int64) {
 		p.seen = map[string]bool{}
 	}
 	for _, o := range list {
+		if o.Suffix == hash.Catalog && o.Size >= 0 {
+			p.add(catalogObject(o.Hash, o.Size))
+			continue
+		}
 		p.add(object{hash: o.Hash, suffix: o.Suffix, compression: o.Compression, size: o.Size, limit: unknown})
 	}
 }

@@ -89,7 +89,7 @@ func (p *Plan) add(o object) {
 	p.seen[o.key()] = true
 	p.list = append(p.list, o)
 	p.Objects++
-	p.Bytes += max(o.size, 0)
+	p.Bytes += max(o.expected(), 0)
 }
 
 // Prefetched is how far Prefetch is.
@@ -146,10 +146,10 @@ func (d *Prefetched) note(o object, present bool, err, first error) error {
 		return cmp.Or(first, err)
 	}
 	d.Objects++
-	d.Bytes += max(o.size, 0)
+	d.Bytes += max(o.expected(), 0)
 	if present {
 		d.Present++
-		d.Here += max(o.size, 0)
+		d.Here += max(o.expected(), 0)
 	}
 	return first
 }
