@@ -67,6 +67,9 @@ func descriptors(n, part int) int {
 
 // get returns the catalog h, of size bytes (0: not known). The caller releases it.
 func (s *catalogs) get(ctx context.Context, h hash.Hash, size int64) (*openCatalog, error) {
+	if h.IsZero() {
+		return nil, fmt.Errorf("cvmfs: a nested catalog has no hash: %w", catalog.ErrCorrupt)
+	}
 	o := catalogObject(h, size)
 	if c, ok := s.held(h); ok {
 		observe(ctx, o)

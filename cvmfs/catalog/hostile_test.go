@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -188,15 +189,6 @@ var hostileSQL = []string{
 	"INSERT INTO properties VALUES ('root_prefix', '/not/there')",
 	"INSERT INTO properties VALUES ('TTL', 'soon')",
 	"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 2000) INSERT INTO properties SELECT i, i FROM n",
-	"UPDATE nested_catalogs SET path = ''",
-	"UPDATE nested_catalogs SET path = '/'",
-	"UPDATE nested_catalogs SET path = '/n/'",
-	"UPDATE nested_catalogs SET path = NULL",
-	"UPDATE nested_catalogs SET sha1 = 'abc'",
-	"UPDATE nested_catalogs SET sha1 = NULL",
-	"UPDATE nested_catalogs SET size = -1",
-	"ALTER TABLE nested_catalogs DROP COLUMN sha1",
-	"INSERT INTO bind_mountpoints VALUES ('x', 'y', 1)",
 	"UPDATE statistics SET value = -1",
 	"UPDATE statistics SET value = 'many'",
 }
@@ -210,6 +202,29 @@ func TestHostileRows(t *testing.T) {
 		rows, err := openAndTour(change(t, good, sql), 100)
 		if !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%.100s: %d rows, %v", sql, rows, err)
+		}
+	}
+}
+
+// TestADamagedNestedCatalogSpoilsNoOther: others are listed all the same, and of
+// a place whose catalog is not told that there is one.
+func TestADamagedNestedCatalogSpoilsNoOther(t *testing.T) {
+	good := change(t, small(t), "INSERT INTO nested_catalogs SELECT '/m', sha1, size FROM nested_catalogs")
+	for set, want := range map[string]Nested{
+		"path = ''": {}, "path = '/'": {}, "path = '/n/'": {}, "path = '/d//n'": {}, "path = NULL": {}, "path = x'2f6e00'": {},
+		"sha1 = ''": {Path: "/n", Size: 5}, "sha1 = NULL": {Path: "/n", Size: 5}, "sha1 = 'abc'": {Path: "/n", Size: 5},
+		"sha1 = '00000000000000000000000000000001'": {Path: "/n", Size: 5},
+		"size = -1": {Path: "/n", Hash: hash.Sum(hash.SHA1, []byte("x"))},
+	} {
+		c := openTest(t, change(t, good, "UPDATE nested_catalogs SET "+set+" WHERE path = '/n'; INSERT INTO bind_mountpoints VALUES ('x', 'y', 1)"))
+		list, err := c.Nested(t.Context())
+		i := slices.IndexFunc(list, func(n Nested) bool { return n.Path == "/m" && !n.Hash.IsZero() && n.Size == 5 })
+		if err != nil || i < 0 {
+			t.Errorf("%s: %+v, %v", set, list, err)
+			continue
+		}
+		if list = slices.Delete(list, i, i+1); len(list) > 1 || len(list) == 1 && list[0] != want || len(list) == 0 && want != (Nested{}) {
+			t.Errorf("%s: %+v, want %+v", set, list, want)
 		}
 	}
 }
@@ -246,6 +261,7 @@ func TestOldSchemas(t *testing.T) {
 		"2.5 revision 1": "ALTER TABLE catalog DROP COLUMN mtimens; ALTER TABLE catalog DROP COLUMN xattr; DROP TABLE bind_mountpoints",
 		"2.4": fmt.Sprintf(version, "2.4") + "ALTER TABLE catalog DROP COLUMN mtimens; ALTER TABLE catalog DROP COLUMN xattr; DROP TABLE bind_mountpoints;" +
 			"ALTER TABLE nested_catalogs DROP COLUMN size; UPDATE catalog SET uid = NULL",
+		"0.9": fmt.Sprintf(version, "0.9") + "ALTER TABLE nested_catalogs DROP COLUMN sha1; ALTER TABLE nested_catalogs DROP COLUMN size",
 		"1.0": "DELETE FROM properties WHERE key LIKE 'schema%'; ALTER TABLE catalog DROP COLUMN mtimens; ALTER TABLE catalog DROP COLUMN xattr;" +
 			"ALTER TABLE catalog DROP COLUMN uid; ALTER TABLE catalog DROP COLUMN gid; ALTER TABLE catalog RENAME COLUMN hardlinks TO inode;" +
 			"ALTER TABLE nested_catalogs DROP COLUMN size; DROP TABLE bind_mountpoints; DROP TABLE statistics; UPDATE catalog SET flags = flags & ~64; DROP TABLE chunks",

@@ -14,13 +14,15 @@ import (
 // Nested is a place where another catalog takes over.
 type Nested struct {
 	Path string    // absolute; for a nested catalog also that one's Prefix
-	Hash hash.Hash // of the catalog
-	Size int64     // bytes, uncompressed; 0 when an old schema does not tell
+	Hash hash.Hash // of the catalog; zero when none is told: it cannot be had
+	Size int64     // bytes, uncompressed; 0 when none is told
 	Bind bool      // a bind mountpoint: the catalog's Prefix is another path
 }
 
 // Nested lists the nested catalogs and bind mountpoints directly below this
-// catalog. The slice is read once and shared: do not change it. Errors: ErrCorrupt.
+// catalog. What names no place below it is left out, for it takes nothing over:
+// real servers wrote "/a//b" (cvmfs/cvmfs issue 3789), and all others must go on.
+// The slice is read once and shared: do not change it. Errors: ErrCorrupt.
 func (c *Catalog) Nested(ctx context.Context) ([]Nested, error) {
 	if err := c.db.lock(ctx); err != nil {
 		return nil, fmt.Errorf("nested catalogs: %w", err)
@@ -45,21 +47,22 @@ func (c *Catalog) readNested(list []Nested, table string, bind bool) ([]Nested, 
 	if err != nil || len(cols) == 0 {
 		return list, err
 	}
-	size := "size"
-	if !cols[size] {
-		size = "0"
-	}
-	err = c.db.each("SELECT rowid, path, sha1, "+size+" FROM "+table+" ORDER BY rowid", func(s *sqlite.Stmt) error {
-		n := integers{stmt: s}
-		next := Nested{Path: s.ColumnText(1), Size: n.may(3, 0, math.MaxInt64), Bind: bind}
-		h, err := hash.Parse(s.ColumnText(2))
-		if err != nil || next.Path == c.prefix || next.Path == "" || !validPath(next.Path) ||
-			!strings.HasPrefix(next.Path, c.prefix+"/") || s.ColumnType(1) != sqlite.TypeText {
-			return fmt.Errorf("%w: catalog %.60q at %.60q", ErrCorrupt, s.ColumnText(2), next.Path)
+	query := "SELECT rowid, path"
+	for _, o := range []struct{ column, instead string }{{"sha1", "''"}, {"size", "0"}} { // not in 0.9, not before 2.5
+		if cols[o.column] {
+			o.instead = o.column
 		}
-		next.Hash = h
-		list = append(list, next)
-		return n.err
+		query += ", " + o.instead
+	}
+	err = c.db.each(query+" FROM "+table+" ORDER BY rowid", func(s *sqlite.Stmt) error {
+		next := Nested{Path: s.ColumnText(1), Size: max(s.ColumnInt64(3), 0), Bind: bind}
+		if h, err := hash.Parse(s.ColumnText(2)); err == nil && h.Algorithm != hash.MD5 {
+			next.Hash = h
+		}
+		if validPath(next.Path) && strings.HasPrefix(next.Path, c.prefix+"/") {
+			list = append(list, next)
+		}
+		return nil
 	})
 	return list, err
 }
