@@ -189,7 +189,7 @@ var hostileSQL = []string{
 	"INSERT INTO properties VALUES ('root_prefix', '/not/there')",
 	"INSERT INTO properties VALUES ('TTL', 'soon')",
 	"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 2000) INSERT INTO properties SELECT i, i FROM n",
-	"UPDATE statistics SET value = -1",
+	"UPDATE statistics SET value = 9223372036854775807",
 	"UPDATE statistics SET value = 'many'",
 }
 
@@ -226,6 +226,15 @@ func TestADamagedNestedCatalogSpoilsNoOther(t *testing.T) {
 		if list = slices.Delete(list, i, i+1); len(list) > 1 || len(list) == 1 && list[0] != want || len(list) == 0 && want != (Nested{}) {
 			t.Errorf("%s: %+v, want %+v", set, list, want)
 		}
+	}
+}
+
+// TestACounterBelowZero: it counts nothing, and the others count.
+func TestACounterBelowZero(t *testing.T) {
+	c := openTest(t, change(t, small(t), "UPDATE statistics SET value = -2 WHERE counter IN ('subtree_xattr', 'self_symlink')"))
+	s, err := c.Statistics(t.Context())
+	if err != nil || s.Subtree.Xattr != 0 || s.Self.Symlink != 0 || s.Self.Entries() != 6 {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
 

@@ -64,7 +64,8 @@ func (s *Statistics) named(fn func(name string, value *int64) error) error {
 	return nil
 }
 
-// Statistics reads the counters; what an older schema lacks is 0. Errors: ErrCorrupt.
+// Statistics reads the counters; what an older schema lacks is 0, and so is what a
+// server has counted below it (cvmfs/cvmfs issue 4397). Errors: ErrCorrupt.
 func (c *Catalog) Statistics(ctx context.Context) (Statistics, error) {
 	var s Statistics
 	fields := make(map[string]*int64)
@@ -82,7 +83,7 @@ func (c *Catalog) Statistics(ctx context.Context) (Statistics, error) {
 			n := integers{stmt: st}
 			if field := fields[st.ColumnText(1)]; field != nil {
 				// A quarter of the range, so that sums of four don't overflow.
-				*field = n.may(2, 0, math.MaxInt64/4)
+				*field = max(n.may(2, math.MinInt64, math.MaxInt64/4), 0)
 			}
 			return n.err
 		})
