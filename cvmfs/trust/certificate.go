@@ -2,7 +2,7 @@ package trust
 
 import (
 	"crypto/rsa"
-	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"strings"
@@ -17,6 +17,18 @@ type Certificate struct {
 	key *rsa.PublicKey
 }
 
+// certificate is the way to the key in an X.509 certificate (RFC 5280, section
+// 4.1). All else in it may be as odd as OpenSSL lets it be, by which CVMFS reads and
+// writes them: x509.ParseCertificate refuses serial numbers below 0, and CVMFS gives
+// them to half of the certificates that it makes itself (cvmfs/crypto/signature.cc).
+type certificate struct {
+	Signed struct {
+		Version                                      int `asn1:"optional,explicit,default:0,tag:0"`
+		Serial, Algorithm, Issuer, Validity, Subject asn1.RawValue
+		Key                                          asn1.RawValue
+	}
+}
+
 // ParseCertificate reads an X.509 certificate with an RSA key, PEM (as CVMFS
 // stores it) or DER, already inflated. Errors wrap ErrCertificate.
 func ParseCertificate(b []byte) (*Certificate, error) {
@@ -29,18 +41,16 @@ func ParseCertificate(b []byte) (*Certificate, error) {
 		}
 		b = p.Bytes
 	}
-	x, err := x509.ParseCertificate(b)
+	var c certificate
+	rest, err := asn1.Unmarshal(b, &c)
 	if err != nil {
 		return nil, fmt.Errorf("%w: parse it: %w", ErrCertificate, err)
 	}
-	k, ok := x.PublicKey.(*rsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("%w: its key is %v, CVMFS signs by RSA", ErrCertificate, x.PublicKeyAlgorithm)
+	k, err := parsePKIX(c.Signed.Key.FullBytes)
+	if err != nil {
+		return nil, fmt.Errorf("%w: its key: %w", ErrCertificate, err)
 	}
-	if err := checkKey(k); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
-	}
-	return &Certificate{DER: x.Raw, key: k}, nil
+	return &Certificate{DER: b[:len(b)-len(rest)], key: k}, nil
 }
 
 // Fingerprint is the hash of the certificate's DER form. The algorithm must be

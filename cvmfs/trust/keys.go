@@ -104,24 +104,27 @@ func ParseKeys(b []byte) (Keys, error) {
 }
 
 func parseKey(p *pem.Block) (*rsa.PublicKey, error) {
-	var k *rsa.PublicKey
 	switch p.Type {
 	case "RSA PUBLIC KEY":
-		var err error
-		if k, err = x509.ParsePKCS1PublicKey(p.Bytes); err != nil {
-			return nil, err
-		}
-	case "PUBLIC KEY":
-		v, err := x509.ParsePKIXPublicKey(p.Bytes)
+		k, err := x509.ParsePKCS1PublicKey(p.Bytes)
 		if err != nil {
 			return nil, err
 		}
-		var ok bool
-		if k, ok = v.(*rsa.PublicKey); !ok {
-			return nil, fmt.Errorf("it is a %T, CVMFS signs by RSA", v)
-		}
-	default:
-		return nil, fmt.Errorf("a %.40q where a public key was expected", p.Type)
+		return k, checkKey(k)
+	case "PUBLIC KEY":
+		return parsePKIX(p.Bytes)
+	}
+	return nil, fmt.Errorf("a %.40q where a public key was expected", p.Type)
+}
+
+func parsePKIX(der []byte) (*rsa.PublicKey, error) {
+	v, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, err
+	}
+	k, ok := v.(*rsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("it is a %T, CVMFS signs by RSA", v)
 	}
 	return k, checkKey(k)
 }

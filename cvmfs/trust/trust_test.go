@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -60,7 +62,7 @@ func mustRSA(t *testing.T, bits int) *rsa.PrivateKey {
 
 func selfSigned(t *testing.T, pub, priv any) []byte {
 	t.Helper()
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1, 0)}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1, 0)}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, pub, priv)
 	if err != nil {
 		t.Fatal(err)
@@ -284,10 +286,35 @@ func TestCertificateRefusals(t *testing.T) {
 	}
 }
 
+// TestOnlyTheKeyOfACertificateCounts: what OpenSSL takes and x509.ParseCertificate
+// does not, as CVMFS's own certificates have it.
+func TestOnlyTheKeyOfACertificateCounts(t *testing.T) {
+	k := mustRSA(t, 1024)
+	p, _ := pem.Decode(selfSigned(t, &k.PublicKey, k))
+	for name, change := range map[string][2]string{
+		"a serial number below 0":   {"\x02\x01\x01\x30", "\x02\x01\x81\x30"},
+		"an odd letter in its name": {"\x13\x04test", "\x13\x04t@st"},
+		"a month that there is not": {"\x17\x0d700101", "\x17\x0d701301"},
+	} {
+		der := bytes.Replace(p.Bytes, []byte(change[0]), []byte(change[1]), 1)
+		if _, err := x509.ParseCertificate(der); err == nil {
+			t.Errorf("%s: not changed", name)
+		}
+		for form, b := range map[string][]byte{
+			"PEM": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), "DER": der, "DER and more": append(bytes.Clone(der), 1, 2, 3),
+		} {
+			c, err := ParseCertificate(b)
+			if err != nil || !c.key.Equal(&k.PublicKey) || c.Fingerprint(hash.SHA1) != hash.Sum(hash.SHA1, der) {
+				t.Errorf("%s, %s: %v", name, form, err)
+			}
+		}
+	}
+}
+
 func TestLoadKeys(t *testing.T) {
 	dir := t.TempDir()
 	k := &mustRSA(t, 1024).PublicKey
-	pkix, err := x509.MarshalPKIXPublicKey(k)
+	spki, err := x509.MarshalPKIXPublicKey(k)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,8 +335,8 @@ func TestLoadKeys(t *testing.T) {
 		}
 		return p
 	}
-	one := write("keys/one.pub", "a comment\n"+block("PUBLIC KEY", pkix))
-	write("keys/two.pub", block("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(k))+block("PUBLIC KEY", pkix))
+	one := write("keys/one.pub", "a comment\n"+block("PUBLIC KEY", spki))
+	write("keys/two.pub", block("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(k))+block("PUBLIC KEY", spki))
 	write("keys/README", "no key")
 	got, err := LoadKeys(one, filepath.Join(dir, "keys"))
 	if err != nil || len(got) != 4 {
@@ -322,11 +349,11 @@ func TestLoadKeys(t *testing.T) {
 	}
 	bad := map[string]string{
 		"empty":    write("empty.pub", ""),
-		"private":  write("private.pub", block("PRIVATE KEY", pkix)),
+		"private":  write("private.pub", block("PRIVATE KEY", spki)),
 		"EC":       write("ec.pub", block("PUBLIC KEY", ecder)),
 		"768":      write("tiny.pub", block("PUBLIC KEY", tiny)),
-		"garbage":  write("garbage.pub", block("PUBLIC KEY", []byte("x"))+block("PUBLIC KEY", pkix)),
-		"pkcs1":    write("pkcs1.pub", block("RSA PUBLIC KEY", pkix)),
+		"garbage":  write("garbage.pub", block("PUBLIC KEY", []byte("x"))+block("PUBLIC KEY", spki)),
+		"pkcs1":    write("pkcs1.pub", block("RSA PUBLIC KEY", spki)),
 		"large":    write("large.pub", strings.Repeat("\n", MaxSize+1)),
 		"missing":  filepath.Join(dir, "nobody.pub"),
 		"no *.pub": filepath.Dir(write("nokeys/README", "")),
