@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/hash"
 	"zombiezen.com/go/sqlite"
@@ -136,17 +137,23 @@ func (c *Catalog) xattrBlob(ctx context.Context, id int64) ([]byte, error) {
 	return blob[:stmt.ColumnBytes(0, blob)], nil
 }
 
-// xattrVersion is the first byte of an attribute list.
-const xattrVersion = 1
+// The versions of attribute lists (cvmfs/xattr.cc). CVMFS writes large ones from
+// 2.14 on, for a file of which one value has more than 255 bytes.
+const (
+	xattrSmall = 1 // a byte for a value's length
+	xattrLarge = 2 // two bytes, little-endian
+)
 
 // ParseXattrs reads an attribute list: a version byte, a count byte, then for
-// each attribute a byte for each length, the name and the value. No bytes are
-// no attributes. Values alias blob. Errors: ErrCorrupt, ErrUnsupported.
+// each attribute a byte for the name's length, one or two for the value's, the name
+// and the value. No bytes are no attributes. Values alias blob. Errors: ErrCorrupt,
+// ErrUnsupported.
 func ParseXattrs(blob []byte) ([]Xattr, error) {
 	if len(blob) == 0 {
 		return nil, nil
 	}
-	if blob[0] != xattrVersion {
+	head := 1 + int(blob[0]) // bytes of the two lengths
+	if blob[0] != xattrSmall && blob[0] != xattrLarge {
 		return nil, fmt.Errorf("%w: attribute list of version %d", ErrUnsupported, blob[0])
 	}
 	if len(blob) < 2 {
@@ -155,12 +162,18 @@ func ParseXattrs(blob []byte) ([]Xattr, error) {
 	attrs, rest := make([]Xattr, 0, blob[1]), blob[2:]
 	seen := make(map[string]bool, blob[1])
 	for range blob[1] {
-		if len(rest) < 2 || len(rest) < 2+int(rest[0])+int(rest[1]) {
+		if len(rest) < head {
 			return nil, fmt.Errorf("%w: attribute list is cut short", ErrCorrupt)
 		}
-		name := string(rest[2 : 2+int(rest[0])])
-		end := 2 + int(rest[0]) + int(rest[1])
-		value := rest[2+int(rest[0]) : end : end]
+		begin := head + int(rest[0]) // of the value
+		end := begin + int(rest[1])
+		if blob[0] == xattrLarge {
+			end += int(rest[2]) << 8
+		}
+		if len(rest) < end {
+			return nil, fmt.Errorf("%w: attribute list is cut short", ErrCorrupt)
+		}
+		name, value := string(rest[head:begin]), rest[begin:end:end]
 		rest = rest[end:]
 		if !validXattrName(name) || seen[name] {
 			return nil, fmt.Errorf("%w: attribute name %.60q", ErrCorrupt, name)
@@ -192,12 +205,19 @@ func packXattrs(attrs []Xattr) ([]byte, error) {
 	if len(attrs) > math.MaxUint8 {
 		return nil, fmt.Errorf("%d attributes: at most 255 can be stored", len(attrs))
 	}
-	blob := []byte{xattrVersion, byte(len(attrs))}
+	version := byte(xattrSmall)
+	if slices.ContainsFunc(attrs, func(a Xattr) bool { return len(a.Value) > math.MaxUint8 }) {
+		version = xattrLarge
+	}
+	blob := []byte{version, byte(len(attrs))}
 	for _, a := range attrs {
-		if !validXattrName(a.Name) || len(a.Name) > math.MaxUint8 || len(a.Value) > math.MaxUint8 {
-			return nil, fmt.Errorf("attribute %.60q of %d bytes: name and value hold 255 bytes at most", a.Name, len(a.Value))
+		if !validXattrName(a.Name) || len(a.Name) > math.MaxUint8 || len(a.Value) > math.MaxUint16 {
+			return nil, fmt.Errorf("attribute %.60q of %d bytes: a name holds 255 bytes at most, a value 65,535", a.Name, len(a.Value))
 		}
 		blob = append(blob, byte(len(a.Name)), byte(len(a.Value)))
+		if version == xattrLarge {
+			blob = append(blob, byte(len(a.Value)>>8))
+		}
 		blob = append(blob, a.Name...)
 		blob = append(blob, a.Value...)
 	}

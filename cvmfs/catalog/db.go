@@ -15,7 +15,8 @@ import (
 )
 
 // maxValue bounds one value, and so one row, of a database that is read. The
-// largest that CVMFS writes is an xattr blob of some 130 kB.
+// largest that CVMFS writes is an xattr blob: of some 130 kB, or where values have
+// more than 255 bytes of as much as the publisher's file system takes for one file.
 const maxValue = 1 << 20
 
 // maxProperties bounds the properties table; CVMFS writes ten.

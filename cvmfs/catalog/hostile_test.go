@@ -254,7 +254,7 @@ func TestUnsupported(t *testing.T) {
 	for _, sql := range []string{
 		"UPDATE properties SET value = '2.6' WHERE key = 'schema'",
 		"UPDATE properties SET value = '30' WHERE key = 'schema'",
-		"UPDATE catalog SET xattr = x'0200' WHERE name = 'f'",
+		"UPDATE catalog SET xattr = x'0300' WHERE name = 'f'",
 	} {
 		if _, err := openAndTour(change(t, small(t), sql), 100); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%s: %v", sql, err)

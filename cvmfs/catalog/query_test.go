@@ -281,25 +281,31 @@ func TestExpand(t *testing.T) {
 }
 
 func TestParseXattrs(t *testing.T) {
-	attrs := []Xattr{{"user.a", []byte{}}, {"user.b", []byte("\x00\xff")}, {strings.Repeat("n", 255), make([]byte, 255)}}
-	blob, err := packXattrs(attrs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := ParseXattrs(blob); err != nil || !reflect.DeepEqual(got, attrs) {
-		t.Errorf("got %v, %v", got, err)
-	}
-	for n := range blob[1:] {
-		if _, err := ParseXattrs(blob[:n+1]); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("cut at %d: %v", n+1, err)
+	for version, last := range map[byte]int{1: 255, 2: 300} {
+		attrs := []Xattr{{"user.a", []byte{}}, {"user.b", []byte("\x00\xff")}, {strings.Repeat("n", 255), make([]byte, last)}}
+		blob, err := packXattrs(attrs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ParseXattrs(blob); err != nil || blob[0] != version || !reflect.DeepEqual(got, attrs) {
+			t.Errorf("got %v, %v", got, err)
+		}
+		for n := range blob[1:] {
+			if _, err := ParseXattrs(blob[:n+1]); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("cut at %d: %v", n+1, err)
+			}
 		}
 	}
-	for _, bad := range []string{"\x01\x01\x00\x00", "\x01\x01\x01\x00\x00", "\x01\x02\x01\x00a\x01\x00a", "\x01\x00x"} {
+	large := "\x02\x02\x01\x01\x00ab\x01\x02\x01c" + strings.Repeat("d", 258) // as the format says it
+	if got, err := ParseXattrs([]byte(large)); err != nil || len(got) != 2 || string(got[0].Value) != "b" || got[1].Name != "c" || len(got[1].Value) != 258 {
+		t.Errorf("large: %v, %v", got, err)
+	}
+	for _, bad := range []string{"\x01\x01\x00\x00", "\x01\x01\x01\x00\x00", "\x01\x02\x01\x00a\x01\x00a", "\x01\x00x", "\x02\x01\x01\x00"} {
 		if _, err := ParseXattrs([]byte(bad)); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	if _, err := ParseXattrs([]byte{2, 0}); !errors.Is(err, ErrUnsupported) {
+	if _, err := ParseXattrs([]byte{3, 0}); !errors.Is(err, ErrUnsupported) {
 		t.Error(err)
 	}
 	if got, err := ParseXattrs(nil); err != nil || len(got) != 0 {

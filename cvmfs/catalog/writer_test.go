@@ -221,7 +221,7 @@ func TestWriterRefuses(t *testing.T) {
 		"two hashes":    {Path: "/sw/x", Mode: 0o100644, Size: 8, Hash: hash.Sum(hash.RMD160, nil), Chunks: []Chunk{{0, 8, hash.Sum(hash.SHA1, nil)}}},
 		"chunked dir":   {Path: "/sw/x", Mode: 0o040755, Size: 8, Chunks: []Chunk{{0, 8, hash.Sum(hash.SHA1, nil)}}},
 		"nested file":   {Path: "/sw/x", Mode: 0o100644, Nested: true},
-		"long xattr":    {Path: "/sw/x", Mode: 0o100644, Xattrs: []Xattr{{"user.a", make([]byte, 256)}}},
+		"long xattr":    {Path: "/sw/x", Mode: 0o100644, Xattrs: []Xattr{{"user.a", make([]byte, 65536)}}},
 		"nameless attr": {Path: "/sw/x", Mode: 0o100644, Xattrs: []Xattr{{"", nil}}},
 		"twice":         {Path: "/sw", Mode: 0o040755},
 	} {
