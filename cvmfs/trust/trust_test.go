@@ -239,6 +239,18 @@ func TestWhitelistRefusals(t *testing.T) {
 	}
 }
 
+// TestWhitelistOfANewerCVMFS: what is not known beside a fingerprint that is.
+func TestWhitelistOfANewerCVMFS(t *testing.T) {
+	w := newWorld(t)
+	known := w.whitelistBody(t, hash.SHA1)
+	for _, line := range []string{"AA:BB:CC-SHA256", "!0c2lnbmF0dXJl", "Xfuture"} {
+		e := Evidence{w.manifest(hash.SHA1, manifestBody()), w.whitelist(hash.SHA1, known+line+"\n"), w.cert}
+		if _, err := Verify(e, Policy{FQRN: "r.example.org", Keys: Keys{&w.master.PublicKey}, Now: at}); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
 func TestExpiryCountsFullHours(t *testing.T) {
 	w := newWorld(t)
 	l, err := ParseWhitelist(w.whitelist(hash.SHA1, w.whitelistBody(t, hash.SHA1)))

@@ -65,12 +65,14 @@ func parseWhitelist(raw []byte) (*Whitelist, error) {
 		}
 	}
 	if len(w.Fingerprints) == 0 {
-		return nil, errors.New("it lists no certificate")
+		return nil, errors.New("it lists no certificate that is understood")
 	}
 	return w, nil
 }
 
-// line reads one line below the name.
+// line reads one line below the name. What it does not know is passed over, as the
+// reference client does: it allows nothing. A fingerprint by a newer hash function may
+// stand beside one that is known, or a newer signature (cvmfs/cvmfs issue 2995).
 func (w *Whitelist) line(l string) error {
 	switch {
 	case strings.HasPrefix(l, "V"):
@@ -78,11 +80,7 @@ func (w *Whitelist) line(l string) error {
 	case strings.HasPrefix(l, "W"):
 		return fmt.Errorf("verification kind %.20q is not supported: ask the repository's administrator for a plain whitelist", l[1:])
 	}
-	h, err := parseFingerprint(l)
-	if err != nil {
-		return err
-	}
-	if !h.IsZero() {
+	if h, err := parseFingerprint(l); err == nil && !h.IsZero() {
 		w.Fingerprints = append(w.Fingerprints, h)
 	}
 	return nil
