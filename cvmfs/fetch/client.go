@@ -43,9 +43,12 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, err := parseProxies(cfg.Proxies, cfg.FallbackProxies)
+	groups, auto, err := parseProxies(cfg.Proxies, cfg.FallbackProxies)
 	if err != nil {
 		return nil, err
+	}
+	if auto {
+		cfg.Logger.Warn(`fetch: the proxy "auto" (WPAD) is not supported, and left out`, "proxy", groups[0][0].label)
 	}
 	pool, err := loadCA(cfg.CABundle)
 	if err != nil {

@@ -21,7 +21,8 @@ type Config struct {
 	Servers []string
 
 	// Proxies has the syntax of CVMFS_HTTP_PROXY: groups split by ";" are asked
-	// in that order, of the members split by "|" a random one. Default DIRECT.
+	// in that order, of the members split by "|" a random one. "auto" (WPAD) is left
+	// out, and an error where there is nothing else. Default DIRECT.
 	Proxies string
 	// FallbackProxies are further groups behind Proxies. When there are any,
 	// DIRECT is taken out of both, as in the reference client.

@@ -10,6 +10,9 @@ import (
 
 func TestParseProxies(t *testing.T) {
 	for _, tt := range []struct{ regular, fallback, want string }{
+		{"auto;DIRECT", "", "DIRECT"}, // what CernVM sets
+		{"http://a:1|AUTO;auto;http://b:2", "", "http://a:1;http://b:2"},
+		{"auto", "http://f:1", "http://f:1"},
 		{"", "", "DIRECT"},
 		{" ; ", "", "DIRECT"},
 		{"direct", "", "DIRECT"},
@@ -22,9 +25,9 @@ func TestParseProxies(t *testing.T) {
 		{"http://user:secret@a:1", "", "http://user:xxxxx@a:1"},
 		{"https://a:1", "", "https://a:1"},
 	} {
-		groups, err := parseProxies(tt.regular, tt.fallback)
-		if err != nil {
-			t.Errorf("%q: %v", tt.regular, err)
+		groups, auto, err := parseProxies(tt.regular, tt.fallback)
+		if err != nil || auto != strings.Contains(tt.regular, "auto") {
+			t.Errorf("%q: auto %v, %v", tt.regular, auto, err)
 			continue
 		}
 		var got []string
@@ -55,7 +58,7 @@ func TestBadConfig(t *testing.T) {
 		"no host is named":            {Servers: []string{"http:///cvmfs"}},
 		"repository's name":           {Servers: []string{"http://h/cvmfs/@fqrn@"}},
 		"no query":                    {Servers: []string{"http://h/?x"}},
-		"auto":                        {Proxies: "auto;DIRECT"},
+		"auto":                        {Proxies: "auto; AUTO|auto"},
 		"names no host and port":      {Proxies: "http://squid"},
 		"scheme \"socks5\"":           {Proxies: "socks5://h:1"},
 		"http://a:3128|http://b:3128": {Proxies: "http://us er:secret@h:1"},

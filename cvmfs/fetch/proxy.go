@@ -30,21 +30,27 @@ type proxy struct {
 
 func (p *proxy) direct() bool { return p.url == nil }
 
+const proxyHint = `write "http://host:3128", several as "http://a:3128|http://b:3128;DIRECT", or "DIRECT"`
+
 // parseProxies turns the two proxy settings into groups; each holds at least one
-// member.
-func parseProxies(regular, fallback string) ([][]*proxy, error) {
-	groups, err := parseGroups(regular)
+// member. auto: the member "auto" was left out, as where WPAD finds none.
+func parseProxies(regular, fallback string) (groups [][]*proxy, auto bool, err error) {
+	groups, auto, err = parseGroups(regular)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	more, err := parseGroups(fallback)
+	more, autoToo, err := parseGroups(fallback)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
+	auto = auto || autoToo
 	if more = withoutDirect(more); len(more) > 0 {
 		groups = append(withoutDirect(groups), more...)
 	}
-	if len(groups) == 0 {
+	switch {
+	case len(groups) == 0 && auto:
+		return nil, false, fmt.Errorf(`fetch: proxy "auto" (WPAD) is not supported, and there is no other; %s`, proxyHint)
+	case len(groups) == 0:
 		groups = [][]*proxy{{{label: "DIRECT"}}}
 	}
 	for i, g := range groups {
@@ -52,20 +58,23 @@ func parseProxies(regular, fallback string) ([][]*proxy, error) {
 			p.group = i
 		}
 	}
-	return groups, nil
+	return groups, auto, nil
 }
 
-func parseGroups(s string) ([][]*proxy, error) {
-	var groups [][]*proxy
+func parseGroups(s string) (groups [][]*proxy, auto bool, err error) {
 	for group := range strings.SplitSeq(s, ";") {
 		var members []*proxy
 		for member := range strings.SplitSeq(group, "|") {
 			if member = strings.TrimSpace(member); member == "" {
 				continue
 			}
+			if strings.EqualFold(member, "auto") {
+				auto = true
+				continue
+			}
 			p, err := parseProxy(member)
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			members = append(members, p)
 		}
@@ -73,16 +82,12 @@ func parseGroups(s string) ([][]*proxy, error) {
 			groups = append(groups, members)
 		}
 	}
-	return groups, nil
+	return groups, auto, nil
 }
 
 func parseProxy(s string) (*proxy, error) {
-	const hint = `write "http://host:3128", several as "http://a:3128|http://b:3128;DIRECT", or "DIRECT"`
-	switch strings.ToLower(s) {
-	case "direct":
+	if strings.EqualFold(s, "direct") {
 		return &proxy{label: "DIRECT"}, nil
-	case "auto":
-		return nil, fmt.Errorf(`fetch: proxy "auto" (WPAD) is not supported; %s`, hint)
 	}
 	text := s
 	if !strings.Contains(text, "://") {
@@ -92,12 +97,12 @@ func parseProxy(s string) (*proxy, error) {
 	switch {
 	case err != nil:
 		// The error of url.Parse repeats the text, which may hold a password.
-		return nil, fmt.Errorf("fetch: a proxy's address cannot be read; %s", hint)
+		return nil, fmt.Errorf("fetch: a proxy's address cannot be read; %s", proxyHint)
 	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("fetch: proxy %s: scheme %q is not known; %s", u.Redacted(), u.Scheme, hint)
+		return nil, fmt.Errorf("fetch: proxy %s: scheme %q is not known; %s", u.Redacted(), u.Scheme, proxyHint)
 	case u.Hostname() == "" || u.Port() == "":
 		// curl and Go disagree on the default port, so it has to be said.
-		return nil, fmt.Errorf("fetch: proxy %s names no host and port; %s", u.Redacted(), hint)
+		return nil, fmt.Errorf("fetch: proxy %s names no host and port; %s", u.Redacted(), proxyHint)
 	}
 	return &proxy{url: &url.URL{Scheme: u.Scheme, Host: u.Host, User: u.User},
 		label: (&url.URL{Scheme: u.Scheme, Host: u.Host, User: u.User}).Redacted()}, nil
