@@ -1,6 +1,10 @@
 package trust
 
 import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"path/filepath"
 	"testing"
 
@@ -58,6 +62,37 @@ func FuzzWhitelist(f *testing.F) {
 
 // FuzzBlacklist starts from whitelists, whose lines have the same fingerprints:
 // there is no golden blacklist.
+// FuzzCertificate: what is a certificate to this package and not to crypto/x509 has
+// the same key, and what is one to both has the same bytes.
+func FuzzCertificate(f *testing.F) {
+	dir := goldenDir(f)
+	seeds := 0
+	for _, name := range mustGlob(f, 1, dir, "*/data/*/*X") {
+		if b, err := inflate(mustRead(f, name)); err == nil {
+			p, _ := pem.Decode(b)
+			f.Add(p.Bytes)
+			seeds++
+		}
+	}
+	if seeds == 0 {
+		f.Fatal("no golden certificate")
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := ParseCertificate(b)
+		if err != nil {
+			checkSentinel(t, err, ErrCertificate)
+		}
+		x, xerr := x509.ParseCertificate(b)
+		if xerr != nil {
+			return
+		}
+		k, isRSA := x.PublicKey.(*rsa.PublicKey)
+		if usable := isRSA && checkKey(k) == nil; usable != (err == nil) || usable && (!c.key.Equal(k) || !bytes.Equal(c.DER, x.Raw)) {
+			t.Errorf("%v, of RSA %v", err, isRSA)
+		}
+	})
+}
+
 func FuzzBlacklist(f *testing.F) {
 	seed(f, "*/.cvmfswhitelist")
 	f.Add([]byte("# site\n<alpha.golden.test 7\nD5:E0:A5:06:FD:85:E3:44:31:E0:E7:F3:40:3B:D2:33:B0:89:5E:BD-RMD160\t# x\n"))
