@@ -1,15 +1,12 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -35,15 +32,6 @@ type Parameters struct {
 	values map[string]Setting
 }
 
-// Tree is where a CVMFS configuration lies.
-type Tree struct {
-	Dir string // as /etc/cvmfs
-	// ConfigRepository is the folder etc/cvmfs of the mounted configuration
-	// repository, if there is one. A configuration that names one
-	// (CVMFS_CONFIG_REPOSITORY) gets a note when this is empty.
-	ConfigRepository string
-}
-
 // Load reads the configuration below dir, such as /etc/cvmfs, as the reference
 // client would for the repository fqrn: default.conf, default.d/*.conf,
 // default.local, domain.d/DOMAIN.conf and .local, config.d/FQRN.conf and .local;
@@ -51,53 +39,38 @@ type Tree struct {
 // not there is an error that matches fs.ErrNotExist. What a file says that cannot
 // be told without a shell becomes a note, or, where no end of it can be seen,
 // an error that wraps ErrParameter.
-func Load(dir, fqrn string) (Parameters, error) { return Tree{Dir: dir}.Load(fqrn) }
-
-// Load is Load with a configuration repository, whose files come before the
-// local ones of the same kind.
-func (t Tree) Load(fqrn string) (Parameters, error) {
-	p := Parameters{FQRN: fqrn, dir: t.Dir, values: map[string]Setting{}}
+func Load(dir, fqrn string) (Parameters, error) {
+	p := Parameters{FQRN: fqrn, dir: dir, values: map[string]Setting{}}
 	_, domain, ok := strings.Cut(fqrn, ".")
 	if !ok || domain == "" || strings.ContainsAny(fqrn, "/\x00") {
 		return p, fmt.Errorf("%w: %q is no repository's full name, such as %s", ErrParameter, fqrn, NeurodeskFQRN)
 	}
-	if _, err := os.Stat(t.Dir); err != nil {
+	if _, err := os.Stat(dir); err != nil {
 		return p, fmt.Errorf("%w: %w", ErrParameter, err)
 	}
-	defaults, err := filepath.Glob(filepath.Join(globQuote(t.Dir), "default.d", "*.conf"))
+	defaults, err := filepath.Glob(filepath.Join(globQuote(dir), "default.d", "*.conf"))
 	if err != nil {
 		return p, fmt.Errorf("%w: %w", ErrParameter, err)
 	}
-	if err := p.readAll(append([]string{filepath.Join(t.Dir, "default.conf")}, defaults...)...); err != nil {
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := p.readAll(append([]string{at("default.conf")}, defaults...)...); err != nil {
 		return p, err
 	}
-	remote := func(string) string { return "" }
 	if s, ok := p.values["CVMFS_CONFIG_REPOSITORY"]; ok && s.Value != "" && s.Value != fqrn {
-		if t.ConfigRepository == "" {
-			p.Notes = append(p.Notes, s.Origin+": the configuration repository "+s.Value+" is not read: it is not mounted here")
-		} else {
-			remote = func(name string) string { return filepath.Join(t.ConfigRepository, name) }
-		}
+		p.Notes = append(p.Notes, s.Origin+": the configuration repository "+s.Value+" is not read: it is not mounted here")
 	}
-	local := func(name string) string { return filepath.Join(t.Dir, name) }
 	d, c := filepath.Join("domain.d", domain), filepath.Join("config.d", fqrn)
-	return p, p.readAll(
-		remote("default.conf"), local("default.local"),
-		remote(d+".conf"), local(d+".conf"), local(d+".local"),
-		remote(c+".conf"), local(c+".conf"), local(c+".local"),
-	)
+	err = p.readAll(at("default.local"), at(d+".conf"), at(d+".local"), at(c+".conf"), at(c+".local"))
+	return p, err
 }
 
 func globQuote(s string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(s)
 }
 
-// readAll reads files, in this order. "" and what is not there is left out.
+// readAll reads files, in this order. What is not there is left out.
 func (p *Parameters) readAll(files ...string) error {
 	for _, file := range files {
-		if file == "" {
-			continue
-		}
 		text, err := readFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -149,9 +122,4 @@ func (p *Parameters) read(file, text string) error {
 func (p Parameters) Get(key string) (Setting, bool) {
 	s, ok := p.values[key]
 	return s, ok
-}
-
-// All returns every parameter, by name.
-func (p Parameters) All() []Setting {
-	return slices.SortedFunc(maps.Values(p.values), func(a, b Setting) int { return cmp.Compare(a.Key, b.Key) })
 }

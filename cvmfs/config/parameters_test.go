@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // parse reads one text.
@@ -73,9 +72,10 @@ func TestShell(t *testing.T) {
 			continue
 		}
 		var got []string
-		for _, s := range p.All() {
+		for _, s := range p.values {
 			got = append(got, fmt.Sprintf("%s=%s@%s", s.Key, s.Value, strings.TrimPrefix(s.Origin, "f:")))
 		}
+		slices.Sort(got)
 		if s := strings.Join(got, " "); s != tt.want {
 			t.Errorf("%q: %q, want %q (notes %q)", tt.text, s, tt.want, p.Notes)
 		}
@@ -125,9 +125,9 @@ func write(t *testing.T, files map[string]string) string {
 // so that the last one wins.
 func TestOrder(t *testing.T) {
 	order := []string{
-		"default.conf", "default.d/10-a.conf", "default.d/20-b.conf", "R/default.conf", "default.local",
-		"R/domain.d/example.org.conf", "domain.d/example.org.conf", "domain.d/example.org.local",
-		"R/config.d/repo.example.org.conf", "config.d/repo.example.org.conf", "config.d/repo.example.org.local",
+		"default.conf", "default.d/10-a.conf", "default.d/20-b.conf", "default.local",
+		"domain.d/example.org.conf", "domain.d/example.org.local",
+		"config.d/repo.example.org.conf", "config.d/repo.example.org.local",
 	}
 	files := map[string]string{"default.d/30-c.local": "K0=no", "domain.d/other.org.conf": "K0=no", "config.d/x.example.org.conf": "K0=no"}
 	for i, name := range order {
@@ -137,8 +137,8 @@ func TestOrder(t *testing.T) {
 		}
 	}
 	dir := write(t, files)
-	p, err := Tree{Dir: dir, ConfigRepository: filepath.Join(dir, "R")}.Load("repo.example.org")
-	if err != nil || len(p.Notes) > 0 || len(p.All()) != len(order)+1 {
+	p, err := Load(dir, "repo.example.org")
+	if err != nil || len(p.values) != len(order)+1 || len(p.Notes) != 1 || !strings.Contains(p.Notes[0], "config.example.org is not read") {
 		t.Fatal(err, p.Notes)
 	}
 	for i, name := range order {
@@ -146,10 +146,6 @@ func TestOrder(t *testing.T) {
 		if s.Value != name || s.Origin != filepath.Join(dir, name)+":2" {
 			t.Errorf("K%d is %q of %s, want %s", i, s.Value, s.Origin, name)
 		}
-	}
-	p, err = Load(dir, "repo.example.org")
-	if s, _ := p.Get("K3"); err != nil || s.Value != "default.d/20-b.conf" || len(p.Notes) != 1 || !strings.Contains(p.Notes[0], "config.example.org is not read") {
-		t.Errorf("%v, %q, notes %q", err, s.Value, p.Notes)
 	}
 	if p, err = Load(dir, "config.example.org"); err != nil || len(p.Notes) != 0 {
 		t.Errorf("the configuration repository itself: %v, notes %q", err, p.Notes)
@@ -174,7 +170,7 @@ func TestLoadFails(t *testing.T) {
 		t.Error(err)
 	}
 	dir = write(t, map[string]string{"x": ""})
-	if p, err := Load(dir, "a.b"); err != nil || len(p.All()) != 0 {
+	if p, err := Load(dir, "a.b"); err != nil || len(p.values) != 0 {
 		t.Error(err)
 	}
 }
@@ -182,8 +178,8 @@ func TestLoadFails(t *testing.T) {
 // TestNeurodesk is what its documentation tells sites to write.
 func TestNeurodesk(t *testing.T) {
 	dir := write(t, map[string]string{
-		"default.conf":  "CVMFS_QUOTA_LIMIT=4000\nCVMFS_TIMEOUT=5\nCVMFS_BASE=/var/lib\nCVMFS_CACHE_BASE=${CVMFS_BASE}/cvmfs\n",
-		"default.local": "CVMFS_HTTP_PROXY=\"http://proxy:3128|http://p2:3128;DIRECT\"\nCVMFS_QUOTA_LIMIT=5000\nCVMFS_LOW_SPEED_LIMIT=10240 CVMFS_TIMEOUT_DIRECT=7 CVMFS_MAX_RETRIES=2 CVMFS_HOST_RESET_AFTER=900\nCVMFS_MAX_TTL=15\n",
+		"default.conf":  "CVMFS_QUOTA_LIMIT=4000\nCVMFS_BASE=/var/lib\nCVMFS_CACHE_BASE=${CVMFS_BASE}/cvmfs\n",
+		"default.local": "CVMFS_HTTP_PROXY=\"http://proxy:3128|http://p2:3128;DIRECT\"\nCVMFS_QUOTA_LIMIT=5000\n",
 		"domain.d/ardc.edu.au.conf": "CVMFS_USE_GEOAPI=yes\n" +
 			`CVMFS_SERVER_URL="http://a/cvmfs/@fqrn@;http://b:8080/cvmfs/@org@"` + "\nCVMFS_KEYS_DIR=\"/etc/cvmfs/keys/ardc.edu.au/\"\n",
 	})
@@ -203,70 +199,30 @@ func TestNeurodesk(t *testing.T) {
 	if s, _ := p.Get("CVMFS_CACHE_BASE"); s.Value != "/var/lib/cvmfs" {
 		t.Errorf("%+v", s)
 	}
-	checkNumbers(t, p, numbers{5000 << 20, 5 * time.Second, 7 * time.Second, 2, 10240, 15 * time.Minute, 5 * time.Minute, true, 15 * time.Minute})
-}
-
-type numbers struct {
-	quota                 int64
-	timeout, direct       time.Duration
-	retries               int
-	speed                 int64
-	hostReset, proxyReset time.Duration
-	geo                   bool
-	ttl                   time.Duration
-}
-
-func checkNumbers(t *testing.T, p Parameters, want numbers) {
-	t.Helper()
-	var got numbers
-	var errs [9]error
-	got.quota, errs[0] = p.QuotaLimit()
-	got.timeout, errs[1] = p.Timeout()
-	got.direct, errs[2] = p.TimeoutDirect()
-	got.retries, errs[3] = p.MaxRetries()
-	got.speed, errs[4] = p.LowSpeedLimit()
-	got.hostReset, errs[5] = p.HostReset()
-	got.proxyReset, errs[6] = p.ProxyReset()
-	got.geo, errs[7] = p.UseGeoAPI()
-	got.ttl, errs[8] = p.MaxTTL()
-	if err := errors.Join(errs[:]...); err != nil || got != want {
-		t.Errorf("%+v, %v, want %+v", got, err, want)
+	if geo, err := p.UseGeoAPI(); !geo || err != nil {
+		t.Errorf("geo %v, %v", geo, err)
 	}
 }
 
 func TestDefaults(t *testing.T) {
 	p := Parameters{dir: "/d"}
-	checkNumbers(t, p, numbers{4000 << 20, 5 * time.Second, 10 * time.Second, 1, 1024, 30 * time.Minute, 5 * time.Minute, false, 0})
-	if p.Servers() != nil || p.HTTPProxy() != "" || !slices.Equal(p.PublicKeys(), []string{"/d/keys"}) {
-		t.Errorf("%q, %q, %q", p.Servers(), p.HTTPProxy(), p.PublicKeys())
+	if geo, err := p.UseGeoAPI(); p.Servers() != nil || p.HTTPProxy() != "" || !slices.Equal(p.PublicKeys(), []string{"/d/keys"}) || geo || err != nil {
+		t.Errorf("%q, %q, %q, %v, %v", p.Servers(), p.HTTPProxy(), p.PublicKeys(), geo, err)
 	}
-	p, _ = parse("CVMFS_PUBLIC_KEY=/a.pub:/b.pub\nCVMFS_QUOTA_LIMIT=-1\nCVMFS_USE_GEOAPI=no CVMFS_PROXY_SHARD=On CVMFS_IPFAMILY_PREFER=6 CVMFS_MAX_SERVERS=3")
-	shard, err := p.ShardProxies()
-	six, err2 := p.PreferIPv6()
-	most, err3 := p.MaxServers()
-	quota, err4 := p.QuotaLimit()
-	if err := errors.Join(err, err2, err3, err4); err != nil || !shard || !six || most != 3 || quota != -1 || !slices.Equal(p.PublicKeys(), []string{"/a.pub", "/b.pub"}) {
-		t.Errorf("%v, %v, %v, %d, %d, %q", err, shard, six, most, quota, p.PublicKeys())
+	p, _ = parse("CVMFS_PUBLIC_KEY=/a.pub:/b.pub")
+	if !slices.Equal(p.PublicKeys(), []string{"/a.pub", "/b.pub"}) {
+		t.Errorf("%q", p.PublicKeys())
 	}
-}
-
-// TestWrongValues: the error says where it stands, and what to write.
-func TestWrongValues(t *testing.T) {
-	p, err := parse("X=1\nCVMFS_QUOTA_LIMIT=5G\nCVMFS_TIMEOUT=0\nCVMFS_MAX_RETRIES=-1\nCVMFS_USE_GEOAPI=maybe\nCVMFS_MAX_TTL=99999999999999999999\nCVMFS_IPFAMILY_PREFER=5\nCVMFS_LOW_SPEED_LIMIT=1.5")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, quota := p.QuotaLimit()
-	_, timeout := p.Timeout()
-	_, retries := p.MaxRetries()
-	_, geo := p.UseGeoAPI()
-	_, ttl := p.MaxTTL()
-	_, family := p.PreferIPv6()
-	_, speed := p.LowSpeedLimit()
-	for i, err := range []error{quota, timeout, retries, geo, ttl, family, speed} {
-		if !errors.Is(err, ErrParameter) || !strings.Contains(err.Error(), fmt.Sprintf("f:%d: CVMFS_", i+2)) || !strings.Contains(err.Error(), ": write ") {
-			t.Errorf("line %d: %v", i+2, err)
+	for value, want := range map[string]bool{"On": true, "1": true, "true": true, "no": false, "0": false, "''": false} {
+		p, _ = parse("CVMFS_USE_GEOAPI=" + value)
+		if geo, err := p.UseGeoAPI(); geo != want || err != nil {
+			t.Errorf("%s: %v, %v", value, geo, err)
 		}
+	}
+	// The error says where it stands, and what to write.
+	p, _ = parse("X=1\nCVMFS_USE_GEOAPI=maybe")
+	if _, err := p.UseGeoAPI(); !errors.Is(err, ErrParameter) || !strings.Contains(err.Error(), "f:2: CVMFS_USE_GEOAPI=") || !strings.Contains(err.Error(), ": write ") {
+		t.Error(err)
 	}
 }
 
@@ -282,7 +238,7 @@ func FuzzShell(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		p, err := parse(text)
 		lines := strings.Count(text, "\n") + 1
-		for _, s := range p.All() {
+		for _, s := range p.values {
 			var line int
 			if _, err := fmt.Sscanf(s.Origin, "f:%d", &line); err != nil || line < 1 || line > lines {
 				t.Errorf("%s is from %s, of %d lines", s.Key, s.Origin, lines)
@@ -291,11 +247,10 @@ func FuzzShell(f *testing.F) {
 				t.Errorf("%s has %d bytes", s.Key, len(s.Value))
 			}
 		}
-		if err == nil && !strings.ContainsAny(text, "=") && len(p.All()) > 0 {
+		if err == nil && !strings.ContainsAny(text, "=") && len(p.values) > 0 {
 			t.Error("settings out of nothing")
 		}
-		_, _ = p.QuotaLimit()
-		_, _ = p.Timeout()
+		_, _ = p.UseGeoAPI()
 		_ = p.Servers()
 	})
 }
