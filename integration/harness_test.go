@@ -46,6 +46,7 @@ type setup struct {
 	Sources []source
 	User    string // whom root's worker becomes
 	CVMFSAt string
+	Site    string // cvmfs_config
 	Verify  string // the text of [verify_sif]
 	Quota   string
 	Shared  []string // cache.shared
@@ -67,6 +68,7 @@ func (s setup) config() string {
 	}
 	text("user", s.User)
 	text("cvmfs_at", s.CVMFSAt)
+	text("cvmfs_config", s.Site)
 	fmt.Fprintf(&b, "[cache]\ndir = %q\n", s.Cache)
 	text("quota", s.Quota)
 	if len(s.Shared) > 0 {

@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -80,13 +81,17 @@ func TestGoldenTreeByOtherPins(t *testing.T) {
 }
 
 // TestGoldenVariantLinks sets the variables that the links read: they come from
-// the environment of the mount command.
+// the configuration of the reference client, else from the environment of the mount
+// command.
 func TestGoldenVariantLinks(t *testing.T) {
 	const fqrn = "alpha.golden.test"
 	env := map[string]string{"GOLDEN_VAR": "one/two", "GOLDEN_X": "ex", "GOLDEN_DIR": "deep", "GOLDEN_VER": "v9", "GOLDEN_EMPTY": "full"}
-	s := setup{Sources: []source{newStratum(t).Golden(fqrn)}}
+	s := setup{Sources: []source{newStratum(t).Golden(fqrn)}, Site: shortDir(t)}
 	for k, v := range env {
-		s.Env = append(s.Env, k+"="+v)
+		s.Env = append(s.Env, k+"="+strings.Replace(v, "one", "another", 1))
+	}
+	if err := os.WriteFile(filepath.Join(s.Site, "default.local"), []byte("GOLDEN_VAR=one/two\n"), 0o644); err != nil {
+		t.Fatal(err)
 	}
 	m := mount(t, s)
 	links := 0

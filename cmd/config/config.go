@@ -106,7 +106,9 @@ type Source struct {
 	// SiteNotes are one line each, file:line: what that configuration says of
 	// servers, proxies and keys to a shell alone, so that it does not hold.
 	SiteNotes []string `toml:"-" json:"-"`
-	Network            // how the servers are asked
+	// Variables are what that configuration sets for variant symlinks.
+	Variables map[string]string `toml:"-" json:",omitempty"`
+	Network                     // how the servers are asked
 }
 
 // Refresh is how often the manifest is looked at; 0 is the repository's own TTL.

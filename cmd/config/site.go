@@ -25,7 +25,7 @@ func (s *Source) fromSite(dir string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
-	s.Site = map[string]string{}
+	s.Site, s.Variables = map[string]string{}, p.Variables()
 	note := func(key, parameter string) {
 		if setting, ok := p.Get(parameter); ok {
 			s.Site[key] = setting.Origin
@@ -57,6 +57,15 @@ func (s *Source) fromSite(dir string) error {
 		note("proxies", "CVMFS_HTTP_PROXY")
 	}
 	return nil
+}
+
+// Variable is what $(name) in a variant symlink stands for: what the site has set for
+// the reference client, else what the environment has.
+func (s *Source) Variable(name string) (string, bool) {
+	if value, ok := s.Variables[name]; ok {
+		return value, true
+	}
+	return os.LookupEnv(name)
 }
 
 // keysParameter is which parameter names the keys; "": the site is silent, and a

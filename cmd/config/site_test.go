@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,5 +101,40 @@ func TestSiteDigest(t *testing.T) {
 	}
 	if digest("CVMFS_HTTP_PROXY=DIRECT\n") == before {
 		t.Error("another proxy does not count")
+	}
+	if digest(proxy+"CMS_LOCAL_SITE=T3\n") == before {
+		t.Error("another target of variant symlinks does not count")
+	}
+}
+
+// TestSiteVariables: where the site has variant symlinks lead goes before the
+// environment, and comes to the worker.
+func TestSiteVariables(t *testing.T) {
+	site := t.TempDir()
+	if err := os.WriteFile(filepath.Join(site, "default.local"), []byte("export SITE_SET=/shared\nSITE_EMPTY=\nCVMFS_X=1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := Parse([]byte("cvmfs_config = \"" + site + "\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(parsed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c Config
+	if err := json.Unmarshal(b, &c); err != nil || c.Digest() != parsed.Digest() {
+		t.Fatalf("%v, %s, was %s", err, c.Digest(), parsed.Digest())
+	}
+	for _, name := range []string{"SITE_SET", "SITE_EMPTY", "SITE_ENV", "CVMFS_X"} {
+		t.Setenv(name, "environment")
+	}
+	for name, want := range map[string]string{"SITE_SET": "/shared", "SITE_EMPTY": "", "SITE_ENV": "environment", "CVMFS_X": "environment"} {
+		if got, ok := c.Sources[0].Variable(name); got != want || !ok {
+			t.Errorf("%s is %q, %v", name, got, ok)
+		}
+	}
+	if got, ok := c.Sources[0].Variable("SITE_NOWHERE"); ok {
+		t.Errorf("SITE_NOWHERE is %q", got)
 	}
 }

@@ -219,6 +219,10 @@ func TestDefaults(t *testing.T) {
 			t.Errorf("%s: %v, %v", value, geo, err)
 		}
 	}
+	p, _ = parse("CVMFS_X=1\nexport SITE='a b'\nEMPTY=")
+	if got := p.Variables(); len(got) != 2 || got["SITE"] != "a b" {
+		t.Errorf("%q", got)
+	}
 	// The error says where it stands, and what to write.
 	p, _ = parse("X=1\nCVMFS_USE_GEOAPI=maybe")
 	if _, err := p.UseGeoAPI(); !errors.Is(err, ErrParameter) || !strings.Contains(err.Error(), "f:2: CVMFS_USE_GEOAPI=") || !strings.Contains(err.Error(), ": write ") {

@@ -61,4 +61,17 @@ func (p Parameters) UseGeoAPI() (bool, error) {
 	return false, fmt.Errorf("%w: %s: %s=%.60q: write yes or no", ErrParameter, s.Origin, s.Key, s.Value)
 }
 
+// Variables are the parameters that are none of the client's own. It exports all that
+// its configuration sets, so that a site says there where variant symlinks lead:
+// EESSI_HOST_INJECTIONS, CMS_LOCAL_SITE.
+func (p Parameters) Variables() map[string]string {
+	variables := map[string]string{}
+	for key, s := range p.values {
+		if !strings.HasPrefix(key, "CVMFS_") {
+			variables[key] = s.Value
+		}
+	}
+	return variables
+}
+
 func (p Parameters) text(key string) string { return strings.TrimSpace(p.values[key].Value) }
