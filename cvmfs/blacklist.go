@@ -40,9 +40,11 @@ func (r *Repository) blacklist() (*trust.Blacklist, error) {
 	}
 	f, err := os.Open(r.opts.BlacklistFile)
 	if errors.Is(err, iofs.ErrNotExist) {
-		r.noBlacklist.Do(func() {
-			r.log.Warn("the blacklist does not exist: nothing is forbidden", "repo", r.opts.FQRN, "path", r.opts.BlacklistFile)
-		})
+		if !r.opts.BlacklistMayLack {
+			r.noBlacklist.Do(func() {
+				r.log.Warn("the blacklist does not exist: nothing is forbidden", "repo", r.opts.FQRN, "path", r.opts.BlacklistFile)
+			})
+		}
 		return nil, nil
 	}
 	if err != nil {

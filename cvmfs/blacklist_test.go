@@ -166,6 +166,12 @@ func TestBlacklistRefusesToOpen(t *testing.T) {
 	if !strings.Contains(w.log.String(), "nothing is forbidden") {
 		t.Errorf("no word of the missing blacklist: %s", w.log.String())
 	}
+	w.log.Reset()
+	w.opts.BlacklistMayLack = true
+	w.mustOpen(1)
+	if strings.Contains(w.log.String(), "blacklist") {
+		t.Errorf("a word of the blacklist that may be missing: %s", w.log.String())
+	}
 	for name, line := range map[string]string{"revision": "<" + fqrn + " 2", "certificate": w.fingerprint()} {
 		w.forbid(line)
 		for _, pin := range []string{"", "one"} {

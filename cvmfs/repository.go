@@ -43,10 +43,12 @@ type Memo interface {
 type Options struct {
 	FQRN          string // its name, as in the manifest
 	Keys          trust.Keys
-	BlacklistFile string        // the site's; read at each look at the manifest; "": none
-	Net           *fetch.Client // the servers' URLs end in the FQRN
-	Store         cache.Store
-	Quota         int64 // of the store, bytes, of which open objects take a part at most; 0: none
+	BlacklistFile string // the site's; read at each look at the manifest; "": none
+	// BlacklistMayLack says nothing where that file is not there.
+	BlacklistMayLack bool
+	Net              *fetch.Client // the servers' URLs end in the FQRN
+	Store            cache.Store
+	Quota            int64 // of the store, bytes, of which open objects take a part at most; 0: none
 	// Claim keeps other processes that share the store from fetching a key, until
 	// the function that it returns is called. Nil: there are none.
 	Claim func(ctx context.Context, key string) (release func(), err error)

@@ -99,15 +99,15 @@ type Source struct {
 	Revision    uint64    `toml:"revision"`    // pin to a tagged revision; 0: none
 	Date        time.Time `toml:"date"`        // pin to the newest tag that is not after it
 	ExternalURL string    `toml:"external_url"`
-	Blacklist   string    `toml:"blacklist"` // file of forbidden certificates and revisions, absolute path; default none
+	Blacklist   string    `toml:"blacklist"` // file of forbidden certificates and revisions, absolute path; default that of the site's CVMFS configuration
 	Refresh     Refresh   `toml:"refresh"`   // "auto": the repository's TTL, http: 10m; or a duration of at least 10s
 	// Site says of values from the site's CVMFS configuration where they stand.
-	Site map[string]string `toml:"-"`
+	Site          map[string]string `toml:"-"`
+	SiteBlacklist bool              `toml:"-" json:",omitempty"` // Blacklist is from there, and need not exist
 	// SiteNotes are one line each, file:line: what that configuration says of
 	// servers, proxies and keys to a shell alone, so that it does not hold.
-	SiteNotes []string `toml:"-" json:"-"`
-	// Variables are what that configuration sets for variant symlinks.
-	Variables map[string]string `toml:"-" json:",omitempty"`
+	SiteNotes []string          `toml:"-" json:"-"`
+	Variables map[string]string `toml:"-" json:",omitempty"` // what that configuration sets for variant symlinks
 	Network                     // how the servers are asked
 }
 

@@ -56,6 +56,10 @@ func (s *Source) fromSite(dir string) error {
 		setDefault(&s.FallbackProxies, p.FallbackProxy())
 		note("proxies", "CVMFS_HTTP_PROXY")
 	}
+	if s.Blacklist == "" {
+		s.Blacklist, s.SiteBlacklist = p.Blacklist(), true
+		note("blacklist", "CVMFS_BLACKLIST")
+	}
 	return nil
 }
 

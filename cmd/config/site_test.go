@@ -108,7 +108,7 @@ func TestSiteDigest(t *testing.T) {
 }
 
 // TestSiteVariables: where the site has variant symlinks lead goes before the
-// environment, and comes to the worker.
+// environment, and comes to the worker. Its blacklist holds as well.
 func TestSiteVariables(t *testing.T) {
 	site := t.TempDir()
 	if err := os.WriteFile(filepath.Join(site, "default.local"), []byte("export SITE_SET=/shared\nSITE_EMPTY=\nCVMFS_X=1\n"), 0o644); err != nil {
@@ -121,6 +121,12 @@ func TestSiteVariables(t *testing.T) {
 	b, err := json.Marshal(parsed)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if s := parsed.Sources[0]; s.Blacklist != filepath.Join(site, "blacklist") || !s.SiteBlacklist {
+		t.Errorf("the blacklist is %q, of the site: %v", s.Blacklist, s.SiteBlacklist)
+	}
+	if own, err := Parse([]byte("cvmfs_config = \"" + site + "\"\n[[source]]\nblacklist = \"/own\"\n")); err != nil || own.Sources[0].Blacklist != "/own" || own.Sources[0].SiteBlacklist {
+		t.Errorf("%+v, %v", own, err)
 	}
 	var c Config
 	if err := json.Unmarshal(b, &c); err != nil || c.Digest() != parsed.Digest() {

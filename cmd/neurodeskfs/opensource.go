@@ -120,7 +120,7 @@ func (d *daemon) openSource(ctx context.Context, s config.Source, head *cvmfs.He
 	repo, err := cvmfs.Open(ctx, cvmfs.Options{
 		FQRN: s.FQRN, Keys: keys, Net: net, Store: d.disk, Quota: d.disk.Stats().QuotaBytes, Claim: d.claim, Memo: memo{d.disk},
 		Tiers: d.tiers, Fill: d.fill, AllowExpired: d.expired,
-		BlacklistFile: s.Blacklist, Tag: s.Tag, Revision: s.Revision, Date: s.Date, RootHash: s.RootHash,
+		BlacklistFile: s.Blacklist, BlacklistMayLack: s.SiteBlacklist, Tag: s.Tag, Revision: s.Revision, Date: s.Date, RootHash: s.RootHash,
 		Resume: head, ExternalURL: s.ExternalURL, Getenv: s.Variable, Logger: d.log, Serial: os.Getenv(serialVariable) != "",
 	})
 	if err != nil && ctx.Err() != nil {

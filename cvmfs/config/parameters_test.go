@@ -209,9 +209,12 @@ func TestDefaults(t *testing.T) {
 	if geo, err := p.UseGeoAPI(); p.Servers() != nil || p.HTTPProxy() != "" || !slices.Equal(p.PublicKeys(), []string{"/d/keys"}) || geo || err != nil {
 		t.Errorf("%q, %q, %q, %v, %v", p.Servers(), p.HTTPProxy(), p.PublicKeys(), geo, err)
 	}
-	p, _ = parse("CVMFS_PUBLIC_KEY=/a.pub:/b.pub")
-	if !slices.Equal(p.PublicKeys(), []string{"/a.pub", "/b.pub"}) {
-		t.Errorf("%q", p.PublicKeys())
+	if p.Blacklist() != "/d/blacklist" {
+		t.Error(p.Blacklist())
+	}
+	p, _ = parse("CVMFS_PUBLIC_KEY=/a.pub:/b.pub\nCVMFS_BLACKLIST=/bad")
+	if !slices.Equal(p.PublicKeys(), []string{"/a.pub", "/b.pub"}) || p.Blacklist() != "/bad" {
+		t.Errorf("%q, %s", p.PublicKeys(), p.Blacklist())
 	}
 	for value, want := range map[string]bool{"On": true, "1": true, "true": true, "no": false, "0": false, "''": false} {
 		p, _ = parse("CVMFS_USE_GEOAPI=" + value)

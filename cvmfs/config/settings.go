@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -59,6 +60,12 @@ func (p Parameters) UseGeoAPI() (bool, error) {
 	}
 	s := p.values["CVMFS_USE_GEOAPI"]
 	return false, fmt.Errorf("%w: %s: %s=%.60q: write yes or no", ErrParameter, s.Origin, s.Key, s.Value)
+}
+
+// Blacklist is CVMFS_BLACKLIST, a file of forbidden certificates and revisions. Default
+// the file blacklist of the configuration. The reference client reads it if it is there.
+func (p Parameters) Blacklist() string {
+	return cmp.Or(p.text("CVMFS_BLACKLIST"), filepath.Join(p.dir, "blacklist"))
 }
 
 // Variables are the parameters that are none of the client's own. It exports all that
