@@ -107,7 +107,7 @@ func readFile(file string) (string, error) {
 func (p *Parameters) read(file, text string) error {
 	r := &reader{
 		text: text,
-		get:  func(key string) (string, bool) { s, ok := p.values[key]; return s.Value, ok },
+		get:  p.known,
 		set: func(key, value string, line int) {
 			p.values[key] = Setting{Key: key, Value: value, Origin: fmt.Sprintf("%s:%d", file, line)}
 		},
@@ -116,6 +116,22 @@ func (p *Parameters) read(file, text string) error {
 		},
 	}
 	return r.read()
+}
+
+// known is what $key stands for in a file: what was set before, the repository's name,
+// which the reference client hands to its files (CVMFS documentation, "Structure of
+// /etc/cvmfs"), or what its default.conf sets within an if.
+func (p *Parameters) known(key string) (string, bool) {
+	s, ok := p.values[key]
+	switch {
+	case ok:
+		return s.Value, true
+	case key == "CVMFS_FQRN":
+		return p.FQRN, true
+	case key == "CVMFS_MOUNT_DIR":
+		return "/cvmfs", true
+	}
+	return "", false
 }
 
 // Get returns one parameter as it was written; false if it is not set.

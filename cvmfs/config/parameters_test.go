@@ -40,6 +40,8 @@ func TestShell(t *testing.T) {
 		{"A=1\nA=2", "A=2@2", ""},
 		{"A=1\nB=$A-${A}x\"$A\"'$A'", "A=1@1 B=1-1x1$A@2", ""},
 		{"B=$A$", "B=$@1", "$A is not set"},
+		{"B=$CVMFS_MOUNT_DIR/${CVMFS_FQRN}", "B=/cvmfs/repo.example.org@1", ""},
+		{"CVMFS_MOUNT_DIR=/x\nB=$CVMFS_MOUNT_DIR", "B=/x@2 CVMFS_MOUNT_DIR=/x@1", ""},
 		{"B=${A:-x}${A-'y'}\nA=\nC=${A:-\"z\"}${A-q}", "A=@2 B=xy@1 C=z@3", ""},
 		{"A=$(hostname)\nB=2", "B=2@2", "A is passed over"},
 		{"A=\"$(echo \"x y\")\"\nB=2", "B=2@2", "A is passed over"},
