@@ -24,6 +24,10 @@ const (
 	descriptorSize = 585      // bytes of one descriptor, as the format has it
 )
 
+// gocryptfsSquashfs is apptainer's number for what it encrypts without root; the
+// library, which is SingularityCE's, does not know it.
+const gocryptfsSquashfs sif.FSType = 6
+
 // extent is a part of a file, bytes.
 type extent struct{ offset, size int64 }
 
@@ -90,7 +94,7 @@ func partition(ctx context.Context, src squashfs.Source, head []byte, size int64
 	switch {
 	case err != nil:
 		return extent{}, fmt.Errorf("%w: the SIF's system partition: %w", ErrRefused, err)
-	case kind == sif.FsEncryptedSquashfs:
+	case kind == sif.FsEncryptedSquashfs, kind == gocryptfsSquashfs:
 		return extent{}, fmt.Errorf("%w: it is encrypted. Only the runtime can open it: apptainer exec --pem-path KEY", ErrRefused)
 	case kind != sif.FsSquash:
 		return extent{}, fmt.Errorf("%w: its system partition is %v, not squashfs. Build it again: apptainer build NEW.sif OLD.sif", ErrRefused, kind)

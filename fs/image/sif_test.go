@@ -69,6 +69,22 @@ func TestLocate(t *testing.T) {
 	}
 }
 
+// TestRefusalsSayWhatToDo: whoever brings such a file can mend it, or knows what
+// can open it.
+func TestRefusalsSayWhatToDo(t *testing.T) {
+	for name, c := range map[string]struct {
+		file   memory
+		advice string
+	}{
+		"encrypted":                {makeSIF(t, sif.FsEncryptedSquashfs, "x"), "apptainer exec --pem-path"},
+		"encrypted without a root": {makeSIF(t, 6, "x"), "apptainer exec --pem-path"},
+	} {
+		if _, err := locate(t.Context(), c.file, int64(len(c.file))); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), c.advice) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestLocateHostileHeader: the library makes what a header says.
 func TestLocateHostileHeader(t *testing.T) {
 	s := makeSIF(t, sif.FsSquash, "hsqs")
