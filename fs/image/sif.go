@@ -51,7 +51,7 @@ func locate(ctx context.Context, src squashfs.Source, size int64) (extent, error
 			return extent{int64(line), size - int64(line)}, nil
 		}
 	}
-	return extent{}, fmt.Errorf("%w: it is neither a SIF file nor a squashfs", ErrRefused)
+	return extent{}, fmt.Errorf("%w: it is neither a SIF file nor a squashfs. Fetch it again or, if it is another kind of image, build it again: apptainer build NEW.sif OLD", ErrRefused)
 }
 
 // readHead returns the first bytes of a file of size bytes.
@@ -78,10 +78,13 @@ func container(r *sifReader, size int64) (*sif.FileImage, sif.Descriptor, error)
 		return nil, sif.Descriptor{}, fmt.Errorf("SIF: %w", err)
 	}
 	d, err := f.GetDescriptor(sif.WithPartitionType(sif.PartPrimSys))
-	if err != nil {
-		return nil, d, fmt.Errorf("%w: the SIF has no primary system partition: %w", ErrRefused, err)
+	if err == nil {
+		return f, d, nil
 	}
-	return f, d, nil
+	if _, ociErr := f.GetDescriptor(sif.WithDataType(sif.DataOCIRootIndex)); ociErr == nil {
+		return nil, d, fmt.Errorf("%w: it is an OCI-SIF, of layers instead of one tree. Pull or build it again without --oci", ErrRefused)
+	}
+	return nil, d, fmt.Errorf("%w: the SIF has no primary system partition: %w", ErrRefused, err)
 }
 
 // partition is where a SIF has its tree.

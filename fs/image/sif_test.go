@@ -28,7 +28,13 @@ func (m memory) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 // makeSIF is a SIF with one primary system partition.
 func makeSIF(t testing.TB, kind sif.FSType, content string) memory {
 	t.Helper()
-	input, err := sif.NewDescriptorInput(sif.DataPartition, strings.NewReader(content), sif.OptPartitionMetadata(kind, sif.PartPrimSys, "amd64"))
+	return makeSIFOf(t, sif.DataPartition, content, sif.OptPartitionMetadata(kind, sif.PartPrimSys, "amd64"))
+}
+
+// makeSIFOf is a SIF with one object.
+func makeSIFOf(t testing.TB, kind sif.DataType, content string, options ...sif.DescriptorInputOpt) memory {
+	t.Helper()
+	input, err := sif.NewDescriptorInput(kind, strings.NewReader(content), options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +84,10 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	}{
 		"encrypted":                {makeSIF(t, sif.FsEncryptedSquashfs, "x"), "apptainer exec --pem-path"},
 		"encrypted without a root": {makeSIF(t, 6, "x"), "apptainer exec --pem-path"},
+		"ext3 in a SIF":            {makeSIF(t, sif.FsExt3, "x"), "apptainer build NEW.sif OLD.sif"},
+		"ext3 of Singularity 2":    {memory("#!/usr/bin/env run-singularity\n" + strings.Repeat("\x00", 2048)), "apptainer build NEW.sif OLD"},
+		"cut off at once":          {nil, "Fetch it again"},
+		"OCI-SIF":                  {makeSIFOf(t, sif.DataOCIRootIndex, "{}"), "again without --oci"},
 	} {
 		if _, err := locate(t.Context(), c.file, int64(len(c.file))); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), c.advice) {
 			t.Errorf("%s: %v", name, err)
