@@ -125,13 +125,24 @@ func boundHeader(head []byte, size int64) error {
 
 // sifReader is what the library reads a SIF from. It lives as long as one call.
 type sifReader struct {
-	ctx  context.Context
-	src  squashfs.Source
-	head []byte
-	err  error // the source's first
+	ctx    context.Context
+	src    squashfs.Source
+	head   []byte
+	zeroes []int64 // positions of bytes that are read as zero
+	err    error   // the source's first
 }
 
 func (r *sifReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.read(p, off)
+	for _, at := range r.zeroes {
+		if at >= off && at < off+int64(n) {
+			p[at-off] = 0
+		}
+	}
+	return n, err
+}
+
+func (r *sifReader) read(p []byte, off int64) (int, error) {
 	if off >= 0 && off <= int64(len(r.head)) && int64(len(p)) <= int64(len(r.head))-off {
 		return copy(p, r.head[off:]), nil
 	}

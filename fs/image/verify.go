@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ const (
 	maxKeyring   = 16 << 20 // bytes of a file of keys
 	maxSignature = 1 << 20  // bytes of one signature in a SIF; usual ones have 2 KiB
 	maxSigners   = 64       // signatures of one SIF
+	clearSigned  = "-----BEGIN PGP SIGNED MESSAGE-----"
 )
 
 // Keyring is the public keys of those whose signatures count.
@@ -110,10 +112,10 @@ func sheltered(fn func() error) (err error) {
 //
 // At least one signature must be good, by a key of the keyring, and cover the
 // primary system partition; one by an unknown key does not count, and one that
-// a known key made over something else condemns the image. Signatures of
-// before SIF 1.1 (Singularity 3.5), which do not cover the header, count as
-// none. ErrUnsigned, ErrAltered, ErrRefused (no SIF) or the source's errors are
-// returned.
+// a known key made over something else condemns the image. Signatures by x.509
+// keys, and those of before SIF 1.1 (Singularity 3.5), which do not cover the
+// header, count as none. ErrUnsigned, ErrAltered, ErrRefused (no SIF) or the
+// source's errors are returned.
 func VerifySIF(ctx context.Context, src squashfs.Source, size int64, keys Keyring) (Signatures, error) {
 	head, err := readHead(ctx, src, size)
 	if err != nil {
@@ -127,6 +129,12 @@ func VerifySIF(ctx context.Context, src squashfs.Source, size int64, keys Keyrin
 	if err == nil {
 		err = boundObjects(f, size)
 	}
+	if err == nil {
+		err = reader.passOver(f)
+	}
+	if err == nil && len(reader.zeroes) > 0 {
+		f, system, err = container(reader, size)
+	}
 	if err != nil {
 		return Signatures{}, err
 	}
@@ -135,6 +143,32 @@ func VerifySIF(ctx context.Context, src squashfs.Source, size int64, keys Keyrin
 		return Signatures{}, reader.err // the library makes all kinds of things of it
 	}
 	return s, err
+}
+
+// passOver has the library see no more of the signatures that PGP keys did not
+// make (those of x.509 keys are DSSE envelopes): it ends at the first of them.
+// Like those by unknown keys, they do not count.
+func (r *sifReader) passOver(f *sif.FileImage) error {
+	const used, group, offset = 4, 9, 17 // places in a descriptor
+	table := make([]byte, f.DescriptorsTotal()*descriptorSize)
+	if _, err := r.ReadAt(table, f.DescriptorsOffset()); err != nil {
+		return err
+	}
+	le := binary.LittleEndian
+	for i := 0; i < len(table); i += descriptorSize {
+		d := table[i:]
+		if sif.DataType(le.Uint32(d)) != sif.DataSignature || d[used] == 0 || le.Uint32(d[group:])&^0xf0000000 != 0 {
+			continue
+		}
+		start := make([]byte, len(clearSigned))
+		if _, err := r.ReadAt(start, int64(le.Uint64(d[offset:]))); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if string(start) != clearSigned {
+			r.zeroes = append(r.zeroes, f.DescriptorsOffset()+int64(i)+used)
+		}
+	}
+	return nil
 }
 
 // verifyGroup verifies what is in the object group of the partition system.
@@ -160,7 +194,7 @@ func verifyGroup(ctx context.Context, f *sif.FileImage, system sif.Descriptor, k
 	}
 	switch {
 	case errors.Is(err, &integrity.SignatureNotFoundError{}):
-		return Signatures{}, fmt.Errorf("%w: it has no signature", ErrUnsigned)
+		return Signatures{}, fmt.Errorf("%w: it has no signature by a PGP key", ErrUnsigned)
 	case err != nil:
 		return Signatures{}, fmt.Errorf("%w: %w", ErrAltered, err)
 	case len(s.Signers) == 0 && len(strangers) > 0:

@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -89,6 +90,29 @@ func sign(t testing.TB, file memory, keys ...*openpgp.Entity) memory {
 	return memory(b.Bytes())
 }
 
+// signDSSE is the SIF with a signature over its first group as `apptainer sign
+// --key` makes it with an x.509 key: a DSSE envelope.
+func signDSSE(t testing.TB, file memory) memory {
+	t.Helper()
+	b := sif.NewBuffer(bytes.Clone(file))
+	const envelope = `{"payloadType":"application/vnd.sylabs.sif-metadata+json","payload":"e30=","signatures":[{"keyid":"","sig":"AAAA"}]}`
+	f, err := sif.LoadContainer(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	input, err := sif.NewDescriptorInput(sif.DataSignature, strings.NewReader(envelope), sif.OptNoGroup(), sif.OptLinkedGroupID(1), sif.OptSignatureMetadata(crypto.SHA256, nil))
+	if err == nil {
+		err = f.AddObject(input)
+	}
+	if err == nil {
+		err = f.UnloadContainer()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return memory(b.Bytes())
+}
+
 // tamper flips a bit of the file behind the first occurrence of text.
 func tamper(t testing.TB, file memory, text string) memory {
 	t.Helper()
@@ -127,6 +151,10 @@ func TestVerifySIF(t *testing.T) {
 		"altered header":                {tamper(t, signed, "SIF_MAGIC\x0001\x00"+arch+id), keyringOf(t, ann), ErrAltered, ""},
 		"another SIF's signature":       {swapContent(t, signed, content), keyringOf(t, ann), ErrAltered, ""},
 		"an empty keyring counts alike": {signed, Keyring{}, ErrUnsigned, ""},
+		"by an x.509 key":               {signDSSE(t, plain), keyringOf(t, ann), ErrUnsigned, ""},
+		"by an x.509 key too":           {signDSSE(t, signed), keyringOf(t, ann), nil, "<ann@example.org>"},
+		"by an x.509 key before":        {sign(t, signDSSE(t, plain), ann), keyringOf(t, ann), nil, "<ann@example.org>"},
+		"by both, altered content":      {tamper(t, sign(t, signDSSE(t, plain), ann), "hsqs and so"), keyringOf(t, ann), ErrAltered, ""},
 	} {
 		s, err := VerifySIF(t.Context(), c.file, int64(len(c.file)), c.keys)
 		var names []string
