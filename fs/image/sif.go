@@ -74,8 +74,11 @@ func container(r *sifReader, size int64) (*sif.FileImage, sif.Descriptor, error)
 		return nil, sif.Descriptor{}, err
 	}
 	f, err := sif.LoadContainer(r)
-	if err != nil {
-		return nil, sif.Descriptor{}, fmt.Errorf("SIF: %w", err)
+	switch {
+	case r.err != nil:
+		return nil, sif.Descriptor{}, r.err
+	case err != nil:
+		return nil, sif.Descriptor{}, fmt.Errorf("%w: %w. Fetch it again, or build it anew", ErrRefused, err)
 	}
 	d, err := f.GetDescriptor(sif.WithPartitionType(sif.PartPrimSys))
 	if err == nil {

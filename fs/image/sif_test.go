@@ -31,6 +31,13 @@ func makeSIF(t testing.TB, kind sif.FSType, content string) memory {
 	return makeSIFOf(t, sif.DataPartition, content, sif.OptPartitionMetadata(kind, sif.PartPrimSys, "amd64"))
 }
 
+// withByte is a copy of file with another byte.
+func withByte(file memory, at int, b byte) memory {
+	file = bytes.Clone(file)
+	file[at] = b
+	return file
+}
+
 // makeSIFOf is a SIF with one object.
 func makeSIFOf(t testing.TB, kind sif.DataType, content string, options ...sif.DescriptorInputOpt) memory {
 	t.Helper()
@@ -87,6 +94,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		"ext3 in a SIF":            {makeSIF(t, sif.FsExt3, "x"), "apptainer build NEW.sif OLD.sif"},
 		"ext3 of Singularity 2":    {memory("#!/usr/bin/env run-singularity\n" + strings.Repeat("\x00", 2048)), "apptainer build NEW.sif OLD"},
 		"cut off at once":          {nil, "Fetch it again"},
+		"a SIF of the future":      {withByte(makeSIF(t, sif.FsSquash, "x"), 43, '2'), "build it anew"},
 		"OCI-SIF":                  {makeSIFOf(t, sif.DataOCIRootIndex, "{}"), "again without --oci"},
 	} {
 		if _, err := locate(t.Context(), c.file, int64(len(c.file))); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), c.advice) {

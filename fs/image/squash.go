@@ -84,8 +84,13 @@ func (s *squash) open(ctx context.Context, src squashfs.Source, size int64) (*sq
 		return nil, err
 	}
 	f, err := squashfs.Open(ctx, src, e.offset, e.size, squashfs.Options{Cache: s.images.blocks})
-	if err == nil {
+	switch {
+	case err == nil:
 		warmTables(ctx, src, f)
+	case errors.Is(err, squashfs.ErrUnsupported):
+		err = fmt.Errorf("%w: %w. Build it again: apptainer build NEW.sif OLD", ErrRefused, err)
+	case errors.Is(err, squashfs.ErrCorrupt) && s.spec.Kind == KindHostFile: // else the cache may be what is damaged
+		err = fmt.Errorf("%w: %w. Fetch or build it again", ErrRefused, err)
 	}
 	return f, err
 }

@@ -2,16 +2,67 @@ package image
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
+
+// TestSquashfsThatCannotBeOpened: a squashfs on the host that ends early, or needs
+// what the reader lacks, is refused with what to do.
+func TestSquashfsThatCannotBeOpened(t *testing.T) {
+	image := smallSquashfs(t)
+	for advice, damaged := range map[string][]byte{
+		"3.0, only 4.0 can be read. Build it again": withByte(image, 28, 3),
+		"compressor 9. Build it again":              withByte(image, 20, 9),
+		"bytes used of 100. Fetch or build":         image[:100],
+	} {
+		name := filepath.Join(t.TempDir(), "image.squashfs")
+		if err := os.WriteFile(name, damaged, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := OpenHost(t.Context(), name); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), advice) {
+			t.Errorf("%q is not in %v", advice, err)
+		}
+	}
+}
 
 // TestOneDamagedInode: a directory is listed whole, whatever became of one of the
 // files in it.
 func TestOneDamagedInode(t *testing.T) {
+	image := smallSquashfs(t)
+	const head, inode = 2, 32 // bytes of a metadata block's header, of an empty file's inode
+	b := image[binary.LittleEndian.Uint64(image[64:])+head+inode:]
+	if binary.LittleEndian.Uint16(b) != 2 {
+		t.Fatal("the second inode is no file")
+	}
+	b[0] = 0
+	name := filepath.Join(t.TempDir(), "image.squashfs")
+	if err := os.WriteFile(name, image, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	files, done, err := OpenHost(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	if names, err := files.ReadDir(t.Context(), "/", 10); err != nil || !slices.Equal(names, []string{"a", "b", "c"}) {
+		t.Errorf("%q, %v", names, err)
+	}
+	if _, err := files.Resolve(t.Context(), "/b"); err == nil {
+		t.Error("the damaged file is shown")
+	}
+	if _, err := files.Resolve(t.Context(), "/c"); err != nil {
+		t.Error(err)
+	}
+}
+
+// smallSquashfs has the empty files a, b and c, and inodes as they are.
+func smallSquashfs(t *testing.T) memory {
+	t.Helper()
 	if _, err := exec.LookPath("mksquashfs"); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
@@ -32,27 +83,5 @@ func TestOneDamagedInode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const head, inode = 2, 32 // bytes of a metadata block's header, of an empty file's inode
-	b := image[binary.LittleEndian.Uint64(image[64:])+head+inode:]
-	if binary.LittleEndian.Uint16(b) != 2 {
-		t.Fatal("the second inode is no file")
-	}
-	b[0] = 0
-	if err := os.WriteFile(name, image, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	files, done, err := OpenHost(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer done()
-	if names, err := files.ReadDir(t.Context(), "/", 10); err != nil || !slices.Equal(names, []string{"a", "b", "c"}) {
-		t.Errorf("%q, %v", names, err)
-	}
-	if _, err := files.Resolve(t.Context(), "/b"); err == nil {
-		t.Error("the damaged file is shown")
-	}
-	if _, err := files.Resolve(t.Context(), "/c"); err != nil {
-		t.Error(err)
-	}
+	return image
 }
