@@ -69,9 +69,10 @@ func (s dirStore) container(name string) (c dirContainer, ok bool) {
 			return c, c.call(name)
 		}
 	}
-	_, err = os.Stat(filepath.Join(at, ".singularity.d"))
+	files := image.HostFiles(at) // links mean what they mean inside: Alpine's bin/sh leads to /bin/busybox
+	_, err = files.Resolve(context.Background(), "/.singularity.d")
 	if err != nil {
-		_, err = os.Stat(filepath.Join(at, "bin", "sh"))
+		_, err = files.Resolve(context.Background(), "/bin/sh")
 	}
 	return c, err == nil && c.call(trimSuffix(name))
 }

@@ -188,6 +188,23 @@ func TestSandboxCommandsAreSeenAnew(t *testing.T) {
 	has(openFolder(t, dir, false, memo), "one three two")
 }
 
+// TestRootTreesOfAFolder: an unpacked image without .singularity.d is known by its
+// shell, whatever links lead to that inside; a link to the host's says nothing.
+func TestRootTreesOfAFolder(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir+"/alpine_3/bin/box", "x", 0o755)
+	put(t, dir+"/merged_1/usr/bin/sh", "x", 0o755)
+	put(t, dir+"/documents/text", "x", 0o644)
+	for name, to := range map[string]string{"alpine_3/bin/sh": "/bin/box", "merged_1/bin": "/usr/bin", "documents/bin": "/bin"} {
+		if err := os.Symlink(to, dir+"/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Join(list(t, openFolder(t, dir, false, &memMemo{}), "apps"), " "); got != "alpine merged" {
+		t.Error(got)
+	}
+}
+
 // TestWatchFolderBehindLinks: what a link in the folder leads to is an image of it,
 // so that its replacement is told too.
 func TestWatchFolderBehindLinks(t *testing.T) {
