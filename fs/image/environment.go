@@ -2,8 +2,6 @@ package image
 
 import (
 	"context"
-	"errors"
-	iofs "io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -19,14 +17,15 @@ const (
 
 // Environment tells the variables that the image's environment scripts set by
 // plain assignments, PATH among them. Nothing is run. An image without scripts
-// has PATH alone, the runtime's own.
+// has PATH alone, the runtime's own. A script that cannot be read by us cannot be
+// by who starts the image.
 func (f Files) Environment(ctx context.Context) (map[string]string, error) {
 	dir, err := f.Resolve(ctx, envScripts)
 	var names []string
 	if err == nil && dir.IsDir() {
 		names, err = f.ReadDir(ctx, dir.Path, 64*maxEnvs)
 	}
-	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+	if err != nil && !Absent(err) {
 		return nil, err
 	}
 	slices.Sort(names)
@@ -36,14 +35,11 @@ func (f Files) Environment(ctx context.Context) (map[string]string, error) {
 			continue
 		}
 		at, err := f.Resolve(ctx, path.Join(envScripts, name))
-		if errors.Is(err, iofs.ErrNotExist) || err == nil && !at.IsRegular() {
-			continue
-		}
 		var text []byte
-		if err == nil {
+		if err == nil && at.IsRegular() {
 			text, err = f.ReadFile(ctx, at.Path, maxEnvScript)
 		}
-		if err != nil {
+		if err != nil && !Absent(err) {
 			return nil, err
 		}
 		texts = append(texts, string(text))

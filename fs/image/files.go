@@ -101,10 +101,16 @@ func (f Files) Lstat(ctx context.Context, name string) (at File, target string, 
 	return at, target, err
 }
 
+// Absent reports whether err says that a name is not there, or that the host shows
+// it to others only, which has the same consequences for who runs from it.
+func Absent(err error) bool {
+	return errors.Is(err, iofs.ErrNotExist) || errors.Is(err, iofs.ErrPermission)
+}
+
 // Program resolves name; ok is false where it is no file that can be run.
 func (f Files) Program(ctx context.Context, name string) (at File, ok bool, err error) {
 	at, err = f.Resolve(ctx, name)
-	if errors.Is(err, iofs.ErrNotExist) {
+	if Absent(err) {
 		return at, false, nil
 	}
 	return at, err == nil && at.IsProgram(), err

@@ -181,15 +181,15 @@ func findCommands(ctx context.Context, f image.Files, app string, never map[stri
 
 // programsIn lists what can be run in a directory, links followed.
 func programsIn(ctx context.Context, f image.Files, dir string) (programs []string, err error) {
-	at, err := f.Resolve(ctx, dir)
-	if notThere(err) || err == nil && !at.IsDir() || dir == "" {
+	if dir == "" {
 		return nil, nil
 	}
+	at, err := f.Resolve(ctx, dir)
 	var names []string
-	if err == nil {
+	if err == nil && at.IsDir() {
 		names, err = f.ReadDir(ctx, at.Path, maxListed)
 	}
-	if err != nil {
+	if err != nil && !image.Absent(err) {
 		return nil, err
 	}
 	slices.Sort(names)

@@ -1,10 +1,15 @@
 package tree
 
 import (
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/neurodesk/neurodeskfs/cvmfs/cvmfstest"
+	"github.com/neurodesk/neurodeskfs/fs/image"
 )
 
 // TestCommandsOutOfTheImage asks root trees that have no commands.txt.
@@ -49,5 +54,38 @@ func TestCommandsOutOfTheImage(t *testing.T) {
 	}
 	if strings.Contains(read(t, tree, "apps/tool/1/bin/sh"), "path:") {
 		t.Error("a name in DEPLOY_BINS has a path")
+	}
+}
+
+// TestCommandsOfAClosedSandbox: what another user closed in a root tree of the host
+// takes the other commands from nobody.
+func TestCommandsOfAClosedSandbox(t *testing.T) {
+	dir := openTempDir(t)
+	put(t, dir+"/.singularity.d/env/10.sh", "DEPLOY_PATH=/opt/open:/opt/closed:/opt/shut/bin\n", 0o755)
+	put(t, dir+"/.singularity.d/env/90.sh", "DEPLOY_BINS=never\n", 0)
+	put(t, dir+"/opt/open/good", "#!/bin/sh\n", 0o755)
+	put(t, dir+"/opt/closed/one", "#!/bin/sh\n", 0o755)
+	put(t, dir+"/opt/shut/bin/two", "#!/bin/sh\n", 0o755)
+	put(t, dir+"/root/three", "#!/bin/sh\n", 0o755)
+	if err := os.Symlink("/root/three", dir+"/opt/open/three"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"/root", "/opt/closed", "/opt/shut"} {
+		if err := os.Chmod(dir+name, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Chmod(dir+name, 0o755)
+	}
+	if os.Getuid() == 0 { // whom modes do not stop
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := unix.Setfsuid(65534); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Setfsuid(0)
+	}
+	found, err := findCommands(t.Context(), image.HostFiles(dir), "app", nil)
+	if err != nil || len(found) != 1 || found[0] != (Command{"good", "/opt/open/good"}) {
+		t.Errorf("%v, %v", found, err)
 	}
 }
