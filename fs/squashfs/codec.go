@@ -3,7 +3,6 @@ package squashfs
 import (
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -86,41 +85,18 @@ func newZstd() (decoder, error) {
 	}, nil
 }
 
-// The least sizes of the options, in bytes.
-var optionSizes = map[Compression]int{Gzip: 8, LZO: 8, XZ: 8, LZ4: 8, Zstd: 4}
-
-// checkOptions checks the compressor's options, p without the block's header.
-// What only says how hard the compressor tried is bounded all the same: other
-// values mean that these are no options.
+// checkOptions checks the compressor's options, p without the block's header, as
+// unsquashfs does: nothing follows for a reader from what says how hard the
+// compressor tried.
 func checkOptions(c Compression, p []byte) error {
-	if len(p) < optionSizes[c] {
-		return corruptf("%d bytes of %s options", len(p), c)
+	if c != LZ4 {
+		return nil
 	}
-	le := binary.LittleEndian
-	first := le.Uint32(p)
-	switch c {
-	case Gzip:
-		window, strategies := le.Uint16(p[4:]), le.Uint16(p[6:])
-		if first < 1 || first > 9 || window < 8 || window > 15 || strategies > 0x1f {
-			return corruptf("gzip options: level %d, window %d, strategies %#x", first, window, strategies)
-		}
-	case LZO:
-		if level := le.Uint32(p[4:]); first > 4 || level > 9 {
-			return corruptf("lzo options: algorithm %d, level %d", first, level)
-		}
-	case XZ:
-		// 2^n or 2^n + 2^(n+1).
-		if low := uint32(1) << bits.TrailingZeros32(first|1<<31); first < metadataSize || first != low && first != 3*low {
-			return corruptf("xz options: dictionary of %d bytes", first)
-		}
-	case LZ4:
-		if first != 1 {
-			return unsupportedf("lz4 stream version %d", first)
-		}
-	case Zstd:
-		if first < 1 || first > 22 {
-			return corruptf("zstd options: level %d", first)
-		}
+	if len(p) < 4 {
+		return corruptf("%d bytes of lz4 options", len(p))
+	}
+	if version := binary.LittleEndian.Uint32(p); version != 1 {
+		return unsupportedf("lz4 stream version %d", version)
 	}
 	return nil
 }
