@@ -3,6 +3,7 @@ package blob
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -74,5 +75,21 @@ func TestMirrorOfAnotherVersion(t *testing.T) {
 	first.set(func(s *shelf) { s.etag = `"v3"` })
 	if n, err := other.ReadAt(t.Context(), p, 0); n != 0 || !errors.Is(err, ErrChanged) {
 		t.Errorf("neither has it: %d bytes, %v", n, err)
+	}
+}
+
+// TestMirrorTakesOverTheFirstLook: of a file that nobody knows yet any version will
+// do, also where the first place told of its own and then broke off.
+func TestMirrorTakesOverTheFirstLook(t *testing.T) {
+	first, second := newShelf(t, 2*BlockSize), newShelf(t, 2*BlockSize)
+	second.set(func(s *shelf) { s.etag = `"v2"` })
+	first.set(func(s *shelf) {
+		s.fault = func(w http.ResponseWriter, _ *http.Request) bool {
+			cutOff(w, fmt.Sprintf("bytes 0-%d/%d", BlockSize-1, 2*BlockSize))
+			return true
+		}
+	})
+	if got, err := readAll(t.Context(), find(t, newDaemon().open(t, first, second))); err != nil || !bytes.Equal(got, second.content) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }

@@ -95,7 +95,7 @@ func (c *Client) Get(ctx context.Context, r Request) error {
 	if err := r.check(); err != nil {
 		return err
 	}
-	w := &walk{c: c, req: &r}
+	w := &walk{c: c, req: &r, anyVersion: r.Version != nil && *r.Version == Version{}}
 	began := time.Now()
 	if r.URL != "" {
 		u, err := parseURL(r.URL)
@@ -143,6 +143,8 @@ type walk struct {
 	req  *Request
 	only *host // of a request by URL
 
+	anyVersion bool // what each server has will do
+
 	// Allocated at the first failure.
 	hosts    map[*host]bool  // that failed
 	proxies  map[*proxy]bool // that failed for the current server
@@ -180,6 +182,9 @@ func (w *walk) next() *try {
 		t.url = h.base.String()
 		if w.only == nil {
 			t.url = h.at(w.req.Path)
+		}
+		if w.anyVersion {
+			*w.req.Version = Version{} // that of one that failed binds no other
 		}
 		if w.failure != nil {
 			w.failover(t)
