@@ -191,6 +191,7 @@ func (d *daemon) show(table *fs.Table) (sources []*tree.Source) {
 		}
 	}
 	d.images = image.New(repos, table, image.BindPoints)
+	d.images.Tell(d.log)
 	for _, b := range buckets {
 		d.images.AddBucket(b)
 	}

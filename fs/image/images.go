@@ -19,6 +19,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -71,6 +72,7 @@ type Images struct {
 	squashes sync.Map        // key -> *squash
 	blocks   *squashfs.Cache // of all squashes
 	verifier *verifier       // nil: signatures are not looked at
+	log      *slog.Logger
 
 	hostFiles *lru.Cache[Spec, *hostHandle] // open images of the host
 	places    sync.Map                      // Spec.identity of an image of the host -> its path
@@ -82,13 +84,17 @@ type Images struct {
 // New makes the images of repos. points lists the top-level names that the
 // host's root directory has; see BindPoints.
 func New(repos []*cvmfs.Repository, table volume.Table, points func() []string) *Images {
-	s := &Images{repos: map[string]*cvmfs.Repository{}, raws: map[string]*Raw{}, blobs: map[string]*blob.Bucket{}, table: table, points: points, blocks: squashfs.NewCache(squashfs.Limits{}), hostFiles: newHostFiles(), hashing: make(chan struct{}, 1)}
+	s := &Images{repos: map[string]*cvmfs.Repository{}, raws: map[string]*Raw{}, blobs: map[string]*blob.Bucket{}, table: table, points: points, blocks: squashfs.NewCache(squashfs.Limits{}), hostFiles: newHostFiles(), hashing: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
 	for _, r := range repos {
 		s.repos[r.FQRN()] = r
 		s.raws[r.FQRN()] = NewRaw(r, table)
 	}
 	return s
 }
+
+// Tell has log told what people should know of images. It is to be called before
+// anything is opened.
+func (s *Images) Tell(log *slog.Logger) { s.log = log }
 
 // BlockBytes is how much of single-file images is kept inflated, in bytes.
 func (s *Images) BlockBytes() int64 {

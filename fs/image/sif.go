@@ -29,7 +29,10 @@ const (
 const gocryptfsSquashfs sif.FSType = 6
 
 // extent is a part of a file, bytes.
-type extent struct{ offset, size int64 }
+type extent struct {
+	offset, size int64
+	overlaid     bool // in a SIF that has an overlay partition too
+}
 
 // locate finds the squashfs in the file src of size bytes: the primary system
 // partition of a SIF, all of the file, or what follows a short `#!` line. One
@@ -43,12 +46,12 @@ func locate(ctx context.Context, src squashfs.Source, size int64) (extent, error
 		return partition(ctx, src, head, size)
 	}
 	if bytes.HasPrefix(head, []byte("hsqs")) {
-		return extent{0, size}, nil
+		return extent{size: size}, nil
 	}
 	if bytes.HasPrefix(head, []byte("#!")) {
 		line := bytes.IndexByte(head[:min(len(head), maxScript)], '\n') + 1
 		if line > 0 && bytes.HasPrefix(head[line:], []byte("hsqs")) {
-			return extent{int64(line), size - int64(line)}, nil
+			return extent{offset: int64(line), size: size - int64(line)}, nil
 		}
 	}
 	return extent{}, fmt.Errorf("%w: it is neither a SIF file nor a squashfs. Fetch it again or, if it is another kind of image, build it again: apptainer build NEW.sif OLD", ErrRefused)
@@ -92,7 +95,7 @@ func container(r *sifReader, size int64) (*sif.FileImage, sif.Descriptor, error)
 
 // partition is where a SIF has its tree.
 func partition(ctx context.Context, src squashfs.Source, head []byte, size int64) (extent, error) {
-	_, d, err := container(&sifReader{ctx: ctx, src: src, head: head}, size)
+	f, d, err := container(&sifReader{ctx: ctx, src: src, head: head}, size)
 	if err != nil {
 		return extent{}, err
 	}
@@ -105,10 +108,15 @@ func partition(ctx context.Context, src squashfs.Source, head []byte, size int64
 	case kind != sif.FsSquash:
 		return extent{}, fmt.Errorf("%w: its system partition is %v, not squashfs. Build it again: apptainer build NEW.sif OLD.sif", ErrRefused, kind)
 	}
-	e := extent{d.Offset(), d.Size()}
+	e := extent{offset: d.Offset(), size: d.Size()}
 	if e.offset < 0 || e.size < 0 || e.offset > size || e.size > size-e.offset {
 		return extent{}, fmt.Errorf("%w: its system partition lies outside the file of %d bytes: fetch it again", ErrRefused, size)
 	}
+	f.WithDescriptors(func(o sif.Descriptor) bool { // apptainer lays those of the same group over it
+		_, kind, _, err := o.PartitionMetadata()
+		e.overlaid = err == nil && kind == sif.PartOverlay && (d.GroupID() == 0 || o.GroupID() == d.GroupID())
+		return e.overlaid
+	})
 	return e, nil
 }
 

@@ -63,7 +63,7 @@ func (s *squash) fs(ctx context.Context) (*squashfs.FS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", s.id, err)
 	}
-	f, err := s.open(ctx, src, size)
+	f, err := s.open(ctx, src, size, name)
 	if err == nil {
 		err = s.images.verifier.admit(ctx, s.id, name, src, size)
 	}
@@ -76,12 +76,15 @@ func (s *squash) fs(ctx context.Context) (*squashfs.FS, error) {
 
 // open reads what must be known before anything can be looked up. Over a
 // network that takes two round trips: head and end at once, then all tables.
-func (s *squash) open(ctx context.Context, src squashfs.Source, size int64) (*squashfs.FS, error) {
+func (s *squash) open(ctx context.Context, src squashfs.Source, size int64, name string) (*squashfs.FS, error) {
 	wait := warmEnd(ctx, src, size)
 	defer wait()
 	e, err := locate(ctx, src, size)
 	if err != nil {
 		return nil, err
+	}
+	if e.overlaid {
+		s.images.log.Warn("an image has an overlay partition, which only apptainer shows: what was changed in it is not to be seen", "image", name, "hash", s.id)
 	}
 	f, err := squashfs.Open(ctx, src, e.offset, e.size, squashfs.Options{Cache: s.images.blocks})
 	switch {

@@ -1,14 +1,18 @@
 package image
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sylabs/sif/v2/pkg/sif"
 )
 
 // TestSquashfsThatCannotBeOpened: a squashfs on the host that ends early, or needs
@@ -28,6 +32,53 @@ func TestSquashfsThatCannotBeOpened(t *testing.T) {
 			t.Errorf("%q is not in %v", advice, err)
 		}
 	}
+}
+
+// TestOverlayPartition: of a SIF with an overlay of its own group, which apptainer
+// would show and the mount does not, people are told.
+func TestOverlayPartition(t *testing.T) {
+	plain := makeSIF(t, sif.FsSquash, string(smallSquashfs(t)))
+	for name, c := range map[string]struct {
+		file memory
+		told bool
+	}{"none": {plain, false}, "of its group": {addOverlay(t, plain, 1), true}, "of another group": {addOverlay(t, plain, 2), false}} {
+		at := filepath.Join(t.TempDir(), "image.sif")
+		if err := os.WriteFile(at, c.file, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		id, spec, err := IdentifyHost(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		s := New(nil, nil, func() []string { return nil })
+		s.Tell(slog.New(slog.NewTextHandler(&log, nil)))
+		_, err = s.Root(t.Context(), id, spec)
+		if s.Close(); err != nil || strings.Contains(log.String(), at) != c.told {
+			t.Errorf("%s: %v, %s", name, err, log.String())
+		}
+	}
+}
+
+// addOverlay is the SIF with an overlay partition in a group.
+func addOverlay(t *testing.T, file memory, group uint32) memory {
+	t.Helper()
+	b := sif.NewBuffer(bytes.Clone(file))
+	f, err := sif.LoadContainer(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	input, err := sif.NewDescriptorInput(sif.DataPartition, strings.NewReader("ext3"), sif.OptGroupID(group), sif.OptPartitionMetadata(sif.FsExt3, sif.PartOverlay, "amd64"))
+	if err == nil {
+		err = f.AddObject(input)
+	}
+	if err == nil {
+		err = f.UnloadContainer()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return memory(b.Bytes())
 }
 
 // TestOneDamagedInode: a directory is listed whole, whatever became of one of the
