@@ -12,7 +12,7 @@ import (
 // a chunk away, nor a chunk find nothing but small ones.
 var pieces [4 * 32]sync.Pool
 
-// size returns the index and the size in bytes of the smallest buffers that
+// pieceSize returns the index and the size in bytes of the smallest buffers that
 // hold n bytes.
 func pieceSize(n int64) (index int, size int64) {
 	n = max(n, 4<<10)

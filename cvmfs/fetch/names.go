@@ -66,7 +66,7 @@ type lookup struct {
 	err  error // set before done is closed
 }
 
-// known reports whether s is a name, which is to be looked up here.
+// resolves reports whether s is a name, which is to be looked up here.
 func (ns *names) resolves(s string) bool {
 	if ns.resolver == nil {
 		return false

@@ -20,7 +20,7 @@
 // (writable_tmpfs, the GPU's libraries, options of the runtime other than binds and --env) goes to apptainer, or is refused
 // where there is none.
 //
-// The launcher starts millions of times a day. It imports the standard library only, starts no goroutine (but one under
+// The launcher starts millions of times a day. It imports the standard library and the TOML parser only, starts no goroutine (but one under
 // bwrap), and looks at nothing below the top level of the host's file system, so that no automounter is woken. What it asks of the mount
 // is answered by the kernel's caches: the command file, launch.json, the head of the program, and where the command file gives
 // no path, the image's environment scripts.

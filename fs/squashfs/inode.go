@@ -130,7 +130,7 @@ func (n *inode) body(p []byte) {
 }
 
 // bodyLarge takes the fixed part of the extended form. A link's xattr number
-// stands behind its target; see xattrNumber.
+// stands behind its target; see xattrSet.
 func (n *inode) bodyLarge(p []byte) {
 	le := binary.LittleEndian
 	switch n.kind {
