@@ -4,15 +4,16 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	iofs "io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/neurodesk/neurodeskfs/fs/image"
-	"github.com/neurodesk/neurodeskfs/fs/tree"
 )
 
 // Subject is an image to be examined.
@@ -159,12 +160,7 @@ func (r *run) variables(ctx context.Context) error {
 			vars[name] = value
 		}
 	}
-	var names []string
-	for name := range vars {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
 		at, ours := strings.CutPrefix(vars[name], "BASEPATH/")
 		if !ours || !strings.HasPrefix(name, "DEPLOY_ENV_") || strings.ContainsAny(at, " :") {
 			continue
@@ -230,13 +226,7 @@ func (r *run) sizes(ctx context.Context) error {
 		r.report.Largest = append(r.report.Largest, Part{name, size})
 	}
 	slices.SortFunc(r.report.Largest, func(a, b Part) int {
-		switch {
-		case a.Bytes > b.Bytes:
-			return -1
-		case a.Bytes < b.Bytes:
-			return 1
-		}
-		return strings.Compare(a.Path, b.Path)
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), strings.Compare(a.Path, b.Path))
 	})
 	r.report.Largest = r.report.Largest[:min(len(r.report.Largest), largestParts)]
 	return nil
@@ -254,10 +244,4 @@ func add(a, b int64) int64 {
 func part(name string) string {
 	dirs := strings.Split(path.Dir(name), "/")
 	return "/" + path.Join(dirs[1:min(len(dirs), partDepth+1)]...)
-}
-
-// declared is a command and where it is said to be.
-type declared struct {
-	tree.Command
-	listed bool // by commands.txt
 }

@@ -19,11 +19,15 @@ import (
 func sandbox(t *testing.T, more map[string]string) string {
 	t.Helper()
 	files := map[string]string{"bin/sh": "copy /bin/true", "bin/true": "copy /bin/true", ".singularity.d/env/10-x.sh": "export PATH=/opt/t/bin:/usr/bin:/bin\n"}
-	needs, err := image.Needs(t.Context(), image.HostFiles("/"), "/bin/true")
-	if err != nil || len(needs) < 3 {
+	linker, err := image.NewLinker(t.Context(), image.HostFiles("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	needs, err := linker.Start(t.Context(), "/bin/true")
+	if err != nil || len(needs.Files) < 3 {
 		t.Fatalf("%v, %v", needs, err)
 	}
-	for _, name := range needs[1:] {
+	for _, name := range needs.Files[1:] {
 		files[name] = "copy " + name
 	}
 	// The program names its loader and libraries by the links of the host.

@@ -42,11 +42,11 @@ func (r *run) commands(ctx context.Context) error {
 
 // declared gathers the commands of commands.txt, beside the image or in it, and
 // those that the image itself names.
-func (r *run) declared(ctx context.Context) (all []declared, err error) {
+func (r *run) declared(ctx context.Context) (all []tree.Command, err error) {
 	source := func(name string) { r.report.Sources = append(r.report.Sources, name) }
-	add := func(c tree.Command, listed bool) {
-		if !slices.ContainsFunc(all, func(d declared) bool { return d.Name == c.Name }) {
-			all = append(all, declared{c, listed})
+	add := func(c tree.Command) {
+		if !slices.ContainsFunc(all, func(d tree.Command) bool { return d.Name == c.Name }) {
+			all = append(all, c)
 		}
 	}
 	text := r.CommandsTxt
@@ -57,10 +57,9 @@ func (r *run) declared(ctx context.Context) (all []declared, err error) {
 	}
 	if text != nil {
 		source("commands.txt")
-		list := tree.ParseCommands(string(text))
 		r.unusable(string(text))
-		for _, c := range list {
-			add(c, true)
+		for _, c := range tree.ParseCommands(string(text)) {
+			add(c)
 		}
 	}
 	vars, err := r.Files.Environment(ctx)
@@ -89,7 +88,7 @@ func (r *run) declared(ctx context.Context) (all []declared, err error) {
 				continue
 			}
 		}
-		add(c, false)
+		add(c)
 	}
 	return all, nil
 }
@@ -132,7 +131,7 @@ func (r *run) deployed(ctx context.Context, dirs string) error {
 }
 
 // command finds out whether one command can start.
-func (r *run) command(ctx context.Context, c declared) error {
+func (r *run) command(ctx context.Context, c tree.Command) error {
 	at := c.Path
 	if at == "" {
 		found, plain, err := r.linker.Search(ctx, c.Name)
