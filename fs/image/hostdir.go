@@ -38,7 +38,7 @@ func IdentifyHost(name string) (id string, spec Spec, err error) {
 		return "", spec, fmt.Errorf("%w: %s is no regular file", ErrRefused, name)
 	}
 	spec = hostSpec(name, &st)
-	sum := sha1.Sum(fmt.Appendf(nil, "host\x00%x.%x.%x.%x", spec.Dev, spec.Inode, spec.Size, spec.MTime))
+	sum := sha1.Sum([]byte("host\x00" + spec.identity()))
 	return hex.EncodeToString(sum[:]), spec, nil
 }
 
