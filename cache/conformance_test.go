@@ -36,8 +36,8 @@ var conformance = map[string]func(t *testing.T, s Store){
 				t.Errorf("size %d, want %d", o.Size(), size)
 			}
 			wantContent(t, s, key, want)
-			if b := o.Bytes(); (b == nil) != (o.File() != nil) || b != nil && !bytes.Equal(b, want) {
-				t.Errorf("Bytes %d, File %v", len(b), o.File())
+			if b := o.Bytes(); (b == nil) != (o.s.f != nil) || b != nil && !bytes.Equal(b, want) {
+				t.Errorf("Bytes %d, file %v", len(b), o.s.f)
 			}
 			p := make([]byte, 10)
 			if n, err := o.ReadAt(p, int64(size)); n != 0 || err != io.EOF {

@@ -17,8 +17,8 @@ type Object struct {
 	closed atomic.Bool
 }
 
-// shared is what all handles of one object have in common. refs and elem are
-// guarded by the mutex of the store that made it; the rest never changes.
+// shared is what all handles of one object have in common. refs is guarded by
+// the mutex of the store that made it; the rest never changes.
 type shared struct {
 	key   string
 	path  string   // "" when the object has no name in the file system
@@ -37,10 +37,6 @@ func (o *Object) Size() int64 { return o.s.size }
 // It may vanish when the object is not in use. The file carries 64 bytes
 // behind the content.
 func (o *Object) Path() string { return o.s.path }
-
-// File is the open file, nil in memory. It belongs to the object: use it for
-// positional reads below Size only, and not after Close.
-func (o *Object) File() *os.File { return o.s.f }
 
 // Bytes is the content of an object in memory, nil for one on disk. It must
 // not be changed.

@@ -29,19 +29,6 @@ func (d *Disk) PinAll(keys []string, owner string) error { return d.setPins(keys
 // Unpin ends owner's pin of key; one that is not there is no error.
 func (d *Disk) Unpin(key, owner string) error { return d.setPins([]string{key}, owner, false) }
 
-// UnpinAll ends all pins of owner.
-func (d *Disk) UnpinAll(owner string) error {
-	var keys []string
-	d.mu.Lock()
-	for id := range d.pins {
-		if id.owner == owner {
-			keys = append(keys, id.key)
-		}
-	}
-	d.mu.Unlock()
-	return d.setPins(keys, owner, false)
-}
-
 func (d *Disk) setPins(keys []string, owner string, on bool) error {
 	if owner == "" || len(owner) > maxOwner || strings.Contains(owner, "\x00") {
 		return fmt.Errorf("cache: pin of owner %q: want 1 to %d bytes: %w", owner, maxOwner, ErrSize)

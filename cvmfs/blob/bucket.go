@@ -94,7 +94,6 @@ type Bucket struct {
 	gone    map[string]bool // ids of versions that the server does not have any more
 	offline bool
 	checked time.Time // when the server was looked at last
-	lastErr string
 }
 
 // New makes a bucket; it asks nobody. The error says what is wrong with the URLs
@@ -254,9 +253,9 @@ func (b *Bucket) get(ctx context.Context, r fetch.Request) error {
 	defer b.mu.Unlock()
 	switch {
 	case err == nil:
-		b.offline, b.lastErr = false, ""
+		b.offline = false
 	case ctx.Err() == nil:
-		b.offline, b.lastErr = errors.Is(err, fetch.ErrOffline), err.Error()
+		b.offline = errors.Is(err, fetch.ErrOffline)
 	}
 	return err
 }
@@ -286,18 +285,17 @@ func (b *Bucket) Changed() <-chan struct{} { return b.changed }
 
 // Status is where a bucket stands.
 type Status struct {
-	URL       string    // of a file, without what gives access
-	Offline   bool      // the last request reached no server
-	LastError string    // of the last request; "": it went well
-	Checked   time.Time // when the list and the files were looked at last
-	Net       fetch.Stats
+	URL     string    // of a file, without what gives access
+	Offline bool      // the last request reached no server
+	Checked time.Time // when the list and the files were looked at last
+	Net     fetch.Stats
 }
 
 // Status is cheap.
 func (b *Bucket) Status() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return Status{URL: strings.ReplaceAll(b.Place("NAME"), "NAME", wildcard), Offline: b.offline, LastError: b.lastErr, Checked: b.checked, Net: b.net.Stats()}
+	return Status{URL: strings.ReplaceAll(b.Place("NAME"), "NAME", wildcard), Offline: b.offline, Checked: b.checked, Net: b.net.Stats()}
 }
 
 // Close ends all requests.

@@ -29,36 +29,16 @@ type History struct {
 	query string
 }
 
-// OpenHistory opens the history database in a file. Errors as for Open.
-func OpenHistory(path string) (*History, error) {
-	d, err := openFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("open history %s: %w", path, err)
-	}
-	h, err := newHistory(d)
-	if err != nil {
-		return nil, fmt.Errorf("open history %s: %w", path, err)
-	}
-	return h, nil
-}
-
-// OpenHistoryBytes is OpenHistory for a database held in memory; it copies b.
+// OpenHistoryBytes opens a history database that is held in memory; it copies b.
+// Errors as for Open.
 func OpenHistoryBytes(b []byte) (*History, error) {
 	d, err := openBytes(b)
 	if err != nil {
-		return nil, fmt.Errorf("open history in memory: %w", err)
+		return nil, fmt.Errorf("open history: %w", err)
 	}
-	h, err := newHistory(d)
-	if err != nil {
-		return nil, fmt.Errorf("open history in memory: %w", err)
-	}
-	return h, nil
-}
-
-func newHistory(d *db) (*History, error) {
 	h := &History{db: d}
 	if err := h.load(); err != nil {
-		return nil, errors.Join(err, d.close())
+		return nil, fmt.Errorf("open history: %w", errors.Join(err, d.close()))
 	}
 	return h, nil
 }

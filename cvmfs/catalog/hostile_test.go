@@ -346,7 +346,7 @@ func TestOpenErrors(t *testing.T) {
 		}
 		_, err1 := Open(path)
 		_, err2 := OpenBytes(b)
-		_, err3 := OpenHistory(path)
+		_, err3 := OpenHistoryBytes(b)
 		for _, err := range []error{err1, err2, err3} {
 			if !errors.Is(err, ErrCorrupt) {
 				t.Errorf("%s: %v", name, err)

@@ -170,7 +170,11 @@ func TestHistory(t *testing.T) {
 		if err := CreateHistory(path, h.FQRN(), tags); err != nil {
 			t.Fatal(err)
 		}
-		again, err := OpenHistory(path)
+		written, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := OpenHistoryBytes(written)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -83,7 +83,6 @@ func (t *Tier) sweep() {
 // Writer takes one object, which the caller verifies before Commit. Used by
 // one goroutine.
 type Writer struct {
-	t    *Tier
 	f    *os.File
 	path string
 }
@@ -97,7 +96,7 @@ func (t *Tier) create(path string) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tier: %w", err)
 	}
-	return &Writer{t, f, path}, nil
+	return &Writer{f, path}, nil
 }
 
 // Write implements io.Writer.

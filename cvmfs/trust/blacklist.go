@@ -11,7 +11,7 @@ import (
 )
 
 // A Blacklist is what a site forbids, whoever signed it. A nil Blacklist forbids
-// nothing. The zero value is ready to be merged into.
+// nothing.
 type Blacklist struct {
 	Fingerprints []hash.Hash       // of certificates
 	MinRevision  map[string]uint64 // by fqrn: lower revisions are forbidden
@@ -59,20 +59,6 @@ func (l *Blacklist) line(s string) error {
 	}
 	l.MinRevision[f[0]] = max(l.MinRevision[f[0]], v)
 	return nil
-}
-
-// Merge adds to l what o forbids. The caller must hold l alone.
-func (l *Blacklist) Merge(o *Blacklist) {
-	if o == nil {
-		return
-	}
-	l.Fingerprints = append(l.Fingerprints, o.Fingerprints...)
-	if l.MinRevision == nil {
-		l.MinRevision = make(map[string]uint64)
-	}
-	for n, v := range o.MinRevision {
-		l.MinRevision[n] = max(l.MinRevision[n], v)
-	}
 }
 
 // CheckCertificate reports by an error that wraps ErrBlacklisted that c is on

@@ -32,7 +32,7 @@ func FuzzManifest(f *testing.F) {
 			checkSentinel(t, err, ErrManifest)
 			return
 		}
-		if m.RootCatalog.IsZero() || m.RootCatalog.Algorithm == hash.MD5 || m.TTL < 0 || m.TTL > maxTTL || m.RootSize < 0 || string(m.Raw) != string(b) {
+		if m.RootCatalog.IsZero() || m.RootCatalog.Algorithm == hash.MD5 || m.TTL < 0 || m.TTL > maxTTL || m.RootSize < 0 {
 			t.Errorf("manifest %+v", m)
 		}
 		if m.Verify(&Certificate{key: key}) == nil {

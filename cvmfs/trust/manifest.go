@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 	"strconv"
@@ -26,8 +25,6 @@ type Manifest struct {
 	GarbageCollectable bool // G
 	AltPath            bool // A: the root catalog also lies at .cvmfsalt-<hash>C
 
-	Raw []byte // as it was received, signature included
-
 	signed    string
 	signature []byte
 }
@@ -43,7 +40,7 @@ func ParseManifest(raw []byte) (*Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrManifest, err)
 	}
-	m := &Manifest{Raw: bytes.Clone(raw), signed: f.text, signature: f.signature}
+	m := &Manifest{signed: f.text, signature: f.signature}
 	seen := make(map[byte]bool)
 	for _, l := range f.lines {
 		if l == "" {

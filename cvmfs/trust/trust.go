@@ -26,8 +26,7 @@
 // refuses RSA keys below 1024 bits, and so does this package.
 //
 // Nothing here does I/O except [LoadKeys]. All functions are safe for concurrent
-// use, and values are not changed once they are returned, except by
-// [Blacklist.Merge].
+// use, and values are not changed once they are returned.
 package trust
 
 import (

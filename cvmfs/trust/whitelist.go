@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ type Whitelist struct {
 	Expires      time.Time // UTC, a full hour: the protocol drops minutes
 	Name         string    // fqrn
 	Fingerprints []hash.Hash
-	Raw          []byte // as it was received, signature included
 
 	signed    string
 	signature []byte
@@ -41,7 +39,7 @@ func parseWhitelist(raw []byte) (*Whitelist, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Whitelist{Raw: bytes.Clone(raw), signed: f.text, signature: f.signature}
+	w := &Whitelist{signed: f.text, signature: f.signature}
 	if len(f.lines) < 3 {
 		return nil, fmt.Errorf("it has %d lines, at least 3 are needed", len(f.lines))
 	}

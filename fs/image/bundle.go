@@ -21,8 +21,8 @@ const (
 // parseBundle reads the list: absolute paths from the repository's root.
 func parseBundle(b []byte) ([]string, error) {
 	var list struct {
-		Name, Version, Encoding string
-		Dependencies            []string
+		Name, Version string
+		Dependencies  []string
 	}
 	if len(b) > maxBundle {
 		return nil, fmt.Errorf("file bundle of more than %d bytes", maxBundle)

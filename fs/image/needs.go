@@ -10,19 +10,6 @@ import (
 	"strings"
 )
 
-// Needs lists the files that are read when the program name of an image is
-// started: the program itself, its `#!` interpreters, the loader and, link by
-// link, the libraries, each once, links followed, in the order in which they
-// are opened. What the image lacks is left out.
-func Needs(ctx context.Context, files Files, name string) ([]string, error) {
-	l, err := NewLinker(ctx, files)
-	if err != nil {
-		return nil, err
-	}
-	s, err := l.Start(ctx, name)
-	return s.Files, err
-}
-
 // Linker finds what programs of one image need in order to start, as the kernel
 // (execve(2)) and the dynamic linkers of glibc (ld.so(8)) and musl would. It runs
 // nothing. What a program loads later by itself (dlopen) is not seen. A library
@@ -40,7 +27,10 @@ type Linker struct {
 
 // Started is what starting a program takes.
 type Started struct {
-	Files        []string // see Needs
+	// Files are those that are read: the program itself, its `#!` interpreters, the
+	// loader and, link by link, the libraries, each once, links followed, in the
+	// order in which they are opened. What the image lacks is left out.
+	Files        []string
 	Missing      []Missing
 	Host         []string // libraries that the host's driver brings: libcuda.so.1
 	Architecture string   // of the program: x86_64; "": it is no ELF file, nor its interpreter

@@ -170,8 +170,8 @@ func TestNeedsSearchOrder(t *testing.T) {
 		if !sameAsLdd(t, l, program) && name != "static" {
 			t.Errorf("%s: ldd refuses it", name)
 		}
-		if list, err := Needs(t.Context(), HostFiles("/"), program); err != nil || list[0] != program || name == "static" && len(list) != 1 {
-			t.Errorf("%s: %v, %v", name, list, err)
+		if s, err := l.Start(t.Context(), program); err != nil || s.Files[0] != program || name == "static" && len(s.Files) != 1 {
+			t.Errorf("%s: %v, %v", name, s.Files, err)
 		}
 	}
 }
@@ -255,7 +255,7 @@ func TestNeedsInsideTheImage(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Needs(cancelled, files, "/bin/p"); !errors.Is(err, context.Canceled) {
+	if _, err := must(NewLinker(t.Context(), files)).Start(cancelled, "/bin/p"); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

@@ -202,10 +202,6 @@ func (s *Session) Serve() error {
 // served. It stays open if the mount goes away before.
 func (s *Session) Ready() <-chan struct{} { return s.ready }
 
-// Done is closed when the kernel has let go of the mount. Handlers may use it
-// beside their cancel channel.
-func (s *Session) Done() <-chan struct{} { return s.done }
-
 // startReaders starts up to n readers and says how many it started: none after
 // the unmount or at the hard bound.
 func (s *Session) startReaders(n int) int {

@@ -28,7 +28,6 @@ type Duty struct {
 	First bool
 
 	channel *channel
-	init    *Init
 	files   map[string]*os.File
 	device  *os.File
 	owner   uint32 // the user of the first supervisor
@@ -59,7 +58,7 @@ func Attend(fd int) (*Duty, error) {
 		c.close()
 		return nil, fmt.Errorf("session: no supervisor: %w", err)
 	}
-	d := &Duty{First: m.First, channel: c, init: m.Init, files: named(m.Files, files), owner: peer.Uid, alone: make(chan struct{})}
+	d := &Duty{First: m.First, channel: c, files: named(m.Files, files), owner: peer.Uid, alone: make(chan struct{})}
 	switch {
 	case len(files) != len(m.Files) || d.files[fileJournal] == nil || d.files[fileBoard] == nil:
 		err = fmt.Errorf("session: %d files for the names %q: %w", len(files), m.Files, ErrIncompatible)
@@ -97,7 +96,6 @@ func (d *Duty) Await() (device *os.File, h *Handover, err error) {
 		closeAll(files)
 		return nil, nil, errors.New("session: the supervisor sent something else than the device")
 	}
-	d.init = m.Init
 	h = &Handover{Init: *m.Init, Journal: d.files[fileJournal], Board: d.files[fileBoard], Replay: m.Replay, Suspects: m.Suspects, Condemned: m.Condemned}
 	d.device = files[0]
 	return files[0], h, nil

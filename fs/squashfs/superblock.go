@@ -3,7 +3,6 @@ package squashfs
 import (
 	"encoding/binary"
 	"math/bits"
-	"time"
 )
 
 const (
@@ -22,27 +21,15 @@ const (
 // compressed, each inode whether it has a fragment.
 type Flags uint16
 
-// The flags, as in the kernel's squashfs_fs.h.
-const (
-	FlagPlainInodes     Flags = 1 << 0
-	FlagPlainData       Flags = 1 << 1
-	FlagPlainFragments  Flags = 1 << 3
-	FlagNoFragments     Flags = 1 << 4
-	FlagAlwaysFragments Flags = 1 << 5
-	FlagDuplicates      Flags = 1 << 6
-	FlagExportable      Flags = 1 << 7
-	FlagPlainXattrs     Flags = 1 << 8
-	FlagNoXattrs        Flags = 1 << 9
-	FlagOptions         Flags = 1 << 10
-	FlagPlainIDs        Flags = 1 << 11
-)
+// FlagOptions says that the compressor's options stand behind the superblock, as
+// in the kernel's squashfs_fs.h.
+const FlagOptions Flags = 1 << 10
 
 // Superblock is what an image says of itself in its first 96 bytes. Positions
 // are bytes from the start of the image; a table that is not there has
 // position 2^64-1.
 type Superblock struct {
 	Inodes      uint32
-	Created     time.Time
 	BlockSize   uint32 // bytes, a power of two from 4 KiB to 1 MiB
 	Fragments   uint32 // fragment blocks
 	Compression Compression
@@ -77,7 +64,6 @@ func parseSuperblock(p []byte, size int64) (Superblock, error) {
 	}
 	s := Superblock{
 		Inodes:         le.Uint32(p[4:]),
-		Created:        time.Unix(int64(le.Uint32(p[8:])), 0),
 		BlockSize:      le.Uint32(p[12:]),
 		Fragments:      le.Uint32(p[16:]),
 		Compression:    Compression(le.Uint16(p[20:])),

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -309,18 +308,5 @@ func (b *Book) Import(traces []Trace) error {
 		b.put(t)
 		delete(b.fetched, n)
 	}
-	return nil
-}
-
-// Remove forgets the trace of a command. ErrUnknown: there is none.
-func (b *Book) Remove(image, command string) error {
-	b.learn()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	n := name{image, command}
-	if _, ok := b.get(n); !ok {
-		return fmt.Errorf("%s: %w", command, ErrUnknown)
-	}
-	b.drop(n)
 	return nil
 }

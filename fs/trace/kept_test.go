@@ -3,7 +3,6 @@ package trace
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -38,12 +37,6 @@ func TestTheBookIsBounded(t *testing.T) {
 	}
 	if r, err := n.Replay(t.Context(), n.repo, other, "bet", func(cvmfs.Prefetched, int) {}); err != nil || r.There != 1 {
 		t.Errorf("the site's, in a full book: %+v, %v", r, err)
-	}
-	if err := n.Remove(id, "c0700"); err != nil {
-		t.Error(err)
-	}
-	if err := n.Remove(id, "c0700"); !errors.Is(err, ErrUnknown) {
-		t.Error(err)
 	}
 }
 

@@ -37,7 +37,7 @@ func (x *index) table() map[string]Owner {
 		for _, m := range list {
 			if m.silent && plausible(app, x.never) {
 				candidates[app] = append(candidates[app], Candidate{
-					App: app, Version: m.version, Date: m.date, FQRN: m.source, Silent: true, Pinned: m == pin, Commands: max(len(names), 1), image: m,
+					App: app, Version: m.version, Date: m.date, Silent: true, Pinned: m == pin, Commands: max(len(names), 1), image: m,
 				})
 			}
 			if m.silent || !m.known() || !m.info.Published {
@@ -46,7 +46,7 @@ func (x *index) table() map[string]Owner {
 			for _, c := range m.info.Commands {
 				if plausible(c.Name, x.never) {
 					candidates[c.Name] = append(candidates[c.Name], Candidate{
-						App: app, Version: m.version, Date: m.date, FQRN: m.source,
+						App: app, Version: m.version, Date: m.date,
 						Retired: m.info.Retired, Pinned: m == pin, Commands: len(names), image: m,
 					})
 				}

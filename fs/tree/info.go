@@ -115,7 +115,7 @@ func (x *index) examine(ctx context.Context, m *img) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{Published: true, Commands: parseCommands(string(text))}
+	info := Info{Published: true, Commands: ParseCommands(string(text))}
 	r, err := m.container.rootfs(ctx)
 	if notThere(err) {
 		info.Retired = true
@@ -130,8 +130,9 @@ func (x *index) examine(ctx context.Context, m *img) (Info, error) {
 	return info, err
 }
 
-// parseCommands reads commands.txt: each name once, in the order of the file.
-func parseCommands(text string) []Command {
+// ParseCommands reads a commands.txt: each command once, in the order of the
+// file. Lines that can be no file name are left out.
+func ParseCommands(text string) []Command {
 	var list []Command
 	seen := map[string]bool{}
 	for line := range strings.Lines(text) {

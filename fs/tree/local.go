@@ -43,10 +43,6 @@ func FindLocal(at string) (l Local, ok bool) {
 	return l, true
 }
 
-// ParseCommands reads a commands.txt: each command once, in the order of the
-// file. Lines that can be no file name are left out.
-func ParseCommands(text string) []Command { return parseCommands(text) }
-
 // FindCommands asks an image without commands.txt what it exposes, as the mount
 // does for the app of that name.
 func FindCommands(ctx context.Context, f image.Files, app string) ([]Command, error) {

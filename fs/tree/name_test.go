@@ -44,7 +44,7 @@ func TestExposed(t *testing.T) {
 }
 
 func TestParseCommandsTakesEachNameOnce(t *testing.T) {
-	got := parseCommands("bet\n/opt/b/run\n\nbet\n/usr/run\r\nx/y\nlast")
+	got := ParseCommands("bet\n/opt/b/run\n\nbet\n/usr/run\r\nx/y\nlast")
 	want := []Command{{Name: "bet"}, {"run", "/opt/b/run"}, {Name: "last"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("%+v", got)

@@ -12,7 +12,6 @@ import (
 // Candidate is an image that has a command.
 type Candidate struct {
 	App, Version, Date string
-	FQRN               string
 	Retired            bool
 	Silent             bool // it has the command by its name only
 	Pinned             bool // the site wants this very version of the app
@@ -22,10 +21,9 @@ type Candidate struct {
 
 // Owner is who a command's name belongs to in M/bin, and why.
 type Owner struct {
-	Command string
-	Winner  Candidate
-	Reason  string
-	Others  []Candidate // in the order in which they would follow
+	Winner Candidate
+	Reason string
+	Others []Candidate // in the order in which they would follow
 }
 
 // own orders the candidates for one command by the rules of who owns a name:
@@ -46,7 +44,7 @@ func own(command string, list []Candidate) Owner {
 			-strings.Compare(a.Date, b.Date),
 		)
 	})
-	o := Owner{Command: command, Winner: list[0], Others: list[1:]}
+	o := Owner{Winner: list[0], Others: list[1:]}
 	o.Reason = reason(command, o)
 	return o
 }
