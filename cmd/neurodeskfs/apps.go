@@ -144,16 +144,7 @@ Exit status:
 			if len(args) < 2 {
 				return failf(exitUsage, "which command of %s? (see %s --help)", args[0], c.CommandPath())
 			}
-			m, err := findMount(mount)
-			if err != nil {
-				return err
-			}
-			cmd, err := choose(m, args[0], lock)
-			if err != nil {
-				return err
-			}
-			cmd.Command, cmd.Path = args[1], ""
-			return execute(m, cmd, args[2:])
+			return start(mount, args[0], lock, func(string) string { return args[1] }, args[2:])
 		},
 	}
 	c.Flags().SetInterspersed(false)
@@ -176,68 +167,76 @@ func choose(m, name, lock string) (launch.Command, error) {
 	i := slices.IndexFunc(pins, func(p launch.Pin) bool { return p.App == app && (lock == "" || p.Locked != nil) })
 	switch {
 	case err != nil:
-		return launch.Command{}, failure{launch.StatusError, err}
+		return launch.Command{}, err
 	case i < 0 && lock == "":
 		return describeApp(m, name)
 	case i < 0:
-		return launch.Command{}, failf(launch.StatusError, "%s does not name %s: neurodeskfs lock --file %s %s adds it", lock, app, lock, name)
+		return launch.Command{}, failf(exitFailure, "%s does not name %s: neurodeskfs lock --file %s %s adds it", lock, app, lock, name)
 	case version != "" && version != pins[i].Version && version != pins[i].Locked.Version:
-		return launch.Command{}, failf(launch.StatusError, "%s locks %s to %s, not %s: leave the version out", lock, app, pins[i].Version, version)
+		return launch.Command{}, failf(exitFailure, "%s locks %s to %s, not %s: leave the version out", lock, app, pins[i].Version, version)
 	}
-	cmd, err := h.Pinned(m, pins[i])
-	var exit *launch.Exit
-	if errors.As(err, &exit) {
-		return cmd, failure{exit.Code, exit}
-	}
-	if err != nil {
-		return cmd, failure{launch.StatusError, err}
-	}
-	return cmd, nil
+	return h.Pinned(m, pins[i])
 }
 
 // describeApp reads what the mount says of APP[/VERSION].
-func describeApp(m, name string) (launch.Command, error) {
+func describeApp(m, name string) (cmd launch.Command, err error) {
 	app, ver, _ := strings.Cut(name, "/")
 	if ver == "" {
 		ver = "default"
 	}
-	fail := func(err error) (launch.Command, error) {
-		return launch.Command{}, failure{launch.StatusError, err}
-	}
 	if app == "" || app == "." || app == ".." || strings.Contains(ver, "/") || ver == "." || ver == ".." {
-		return fail(fmt.Errorf("%q is no APP or APP/VERSION", name))
+		return cmd, fmt.Errorf("%q is no APP or APP/VERSION", name)
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Join(m, "apps", app, ver))
 	if err != nil {
 		if _, err := readOwn(m, "version"); err != nil {
-			return fail(err)
+			return cmd, err
 		}
 		if _, err := os.Stat(filepath.Join(m, "apps", app)); err != nil {
-			return fail(fmt.Errorf("there is no app %q: neurodeskfs list shows the apps", app))
+			return cmd, fmt.Errorf("there is no app %q: neurodeskfs list shows the apps", app)
 		}
-		return fail(fmt.Errorf("the app %s has no version %q: ls %s shows the versions", app, ver, filepath.Join(m, "apps", app)))
+		return cmd, fmt.Errorf("the app %s has no version %q: ls %s shows the versions", app, ver, filepath.Join(m, "apps", app))
 	}
 	text, err := readOwn(m, filepath.Join("apps", app, filepath.Base(dir)))
 	if err != nil {
-		return fail(err)
+		return cmd, err
 	}
-	cmd, err := launch.ParseCommand(text)
-	if err != nil {
-		return fail(err)
-	}
-	return cmd, nil
+	return launch.ParseCommand(text)
 }
 
-// execute replaces this process with the command.
+// start replaces this process with a program of APP[/VERSION], which name finds by
+// the image's root. An error has the status that it has where a program was to run.
+func start(mount, app, lock string, name func(rootfs string) string, args []string) error {
+	m, err := findMount(mount)
+	var cmd launch.Command
+	if err == nil {
+		cmd, err = choose(m, app, lock)
+	}
+	if err == nil {
+		cmd.Command, cmd.Path = name(cmd.Rootfs), ""
+		err = execute(m, cmd, args)
+	}
+	return notStarted(err)
+}
+
+// notStarted gives an error that kept a program from starting its status: one of
+// the others could be the program's own.
+func notStarted(err error) error {
+	var exit *launch.Exit
+	switch {
+	case errors.As(err, &exit):
+		return failure{exit.Code, exit}
+	case exitStatus(err) == exitUsage:
+		return err
+	}
+	return failure{launch.StatusError, err}
+}
+
+// execute replaces this process with the command. It returns only if that fails.
 func execute(m string, cmd launch.Command, args []string) error {
 	policy, dir, err := launch.LoadPolicy(filepath.Join(m, ".neurodeskfs/launcher"))
 	if err != nil {
-		return failure{launch.StatusError, err}
+		return err
 	}
-	err = launch.Run(policy, cmd, args, launch.RealHost(dir), os.Stderr)
-	var exit *launch.Exit
-	if errors.As(err, &exit) {
-		return failure{exit.Code, exit}
-	}
-	return failure{launch.StatusError, err}
+	return launch.Run(policy, cmd, args, launch.RealHost(dir), os.Stderr)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -52,10 +51,6 @@ programs of the host find the image's files. Many apps have none.`,
 func appEnv(m, name string) (string, error) {
 	cmd, err := choose(m, name, "")
 	if err != nil {
-		var f failure
-		if errors.As(err, &f) && f.status == launch.StatusError {
-			return "", failure{exitStatus(f.err), f.err} // 125 is for what runs programs
-		}
 		return "", err
 	}
 	if cmd.Retired != "" {
@@ -102,16 +97,7 @@ Exit status:
 		Example: "  neurodeskfs shell fsl\n  neurodeskfs shell mrtrix3/3.0.3",
 		Args:    usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			m, err := findMount(mount)
-			if err != nil {
-				return err
-			}
-			cmd, err := choose(m, args[0], "")
-			if err != nil {
-				return err
-			}
-			cmd.Command, cmd.Path = shellOf(cmd.Rootfs), ""
-			return execute(m, cmd, nil)
+			return start(mount, args[0], "", shellOf, nil)
 		},
 	}
 	mountFlag(c, &mount)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,8 +9,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/neurodesk/neurodeskfs/fs/launch"
 )
 
 const (
@@ -80,10 +77,6 @@ VERSION is a name as in M/apps/APP: 6.0.7.22 or 6.0.7.22_20260416.`,
 func appInfo(m, name string, warn io.Writer) (AppInfo, error) {
 	cmd, err := describeApp(m, name)
 	if err != nil {
-		var f failure
-		if errors.As(err, &f) && f.status == launch.StatusError {
-			return AppInfo{}, failure{exitStatus(f.err), f.err} // 125 is for what runs programs
-		}
 		return AppInfo{}, err
 	}
 	l, err := readIndex(m, warn)

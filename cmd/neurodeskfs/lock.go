@@ -192,10 +192,6 @@ func lockEntry(m, name string) (launch.Locked, error) {
 	for try := 1; ; try++ {
 		cmd, err := describeApp(m, name)
 		if err != nil {
-			var f failure
-			if errors.As(err, &f) && f.status == launch.StatusError {
-				err = failure{exitStatus(f.err), f.err} // 125 is for what runs programs
-			}
 			return launch.Locked{}, err
 		}
 		if cmd.Retired != "" {
