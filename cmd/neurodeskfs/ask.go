@@ -102,11 +102,7 @@ visible. Fails with the reason when a source cannot be brought up to date.`,
 		Example: "  neurodeskfs reload ~/neurodesk",
 		Args:    usage(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			named := ""
-			if len(args) > 0 {
-				named = args[0]
-			}
-			s, err := readStatus(named)
+			s, err := readStatus(optional(args))
 			if err != nil {
 				return err
 			}

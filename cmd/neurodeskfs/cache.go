@@ -71,10 +71,8 @@ func openUnused(place config.Cache) (*cache.Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
-		if err := becomeOwner(int(owner.Uid), int(owner.Gid)); err != nil {
-			return nil, err
-		}
+	if err := becomeOwner(info); err != nil {
+		return nil, err
 	}
 	_, err = os.Stat(filepath.Join(place.Dir, "VERSION"))
 	switch {
@@ -90,10 +88,11 @@ func openUnused(place config.Cache) (*cache.Disk, error) {
 	return disk, err
 }
 
-// becomeOwner gives root's rights up for those of the cache's owner, for the
+// becomeOwner gives root's rights up for those of the owner of a cache, for the
 // rest of this process: files that root left in it would lock the owner out,
 // and a link that the owner put there would lead root astray.
-func becomeOwner(uid, gid int) error {
+func becomeOwner(dir os.FileInfo) error {
+	uid, gid := owner(dir), group(dir)
 	switch euid := os.Geteuid(); {
 	case euid == uid:
 		return nil

@@ -177,3 +177,11 @@ func answerWith(text string, data any) (controlAnswer, error) {
 	b, err := json.Marshal(data)
 	return controlAnswer{Text: text, Data: b}, err
 }
+
+// answerOr is answerWith for what may have failed.
+func answerOr(data any, err error) (controlAnswer, error) {
+	if err != nil {
+		return controlAnswer{}, err
+	}
+	return answerWith("", data)
+}

@@ -36,10 +36,7 @@ with it. Keys are read as well; no server is asked.`,
 		Example: "  neurodeskfs config validate\n  neurodeskfs config validate site.toml",
 		Args:    usage(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			f := mountFlags{}
-			if len(args) > 0 {
-				f.config = args[0]
-			}
+			f := mountFlags{config: optional(args)}
 			cfg, err := f.load()
 			if err != nil {
 				return err

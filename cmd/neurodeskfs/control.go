@@ -211,31 +211,24 @@ func (d *daemon) idle() {
 
 // do carries out one request.
 func (d *daemon) do(ctx context.Context, r controlRequest, progress func(step)) (controlAnswer, error) {
-	if r.Do == "reload" {
+	switch {
+	case r.Do == "reload":
 		text, err := d.reload(ctx)
 		return controlAnswer{Text: text}, err
-	}
-	switch r.Do {
-	case "cache prune", "cache clear":
-		d.idle() // what nobody reads now is not in use
-	case "cache verify":
+	case r.Do == "prefetch":
+		report, err := d.prefetch(ctx, r.Apps, progress)
+		return answerOr(report, err)
+	case strings.HasPrefix(r.Do, "trace ") && r.Trace != nil:
+		return d.traceOperation(ctx, r, progress)
+	case r.Do == "cache verify":
 		defer d.traces.Forget() // it may have removed what they name
 		return d.verifyCache(ctx, progress)
-	}
-	if r.Do == "prefetch" {
-		report, err := d.prefetch(ctx, r.Apps, progress)
-		if err != nil {
-			return controlAnswer{}, err
-		}
-		return answerWith("", report)
-	}
-	if strings.HasPrefix(r.Do, "trace ") && r.Trace != nil {
-		return d.traceOperation(ctx, r, progress)
+	case r.Do == "cache prune", r.Do == "cache clear":
+		d.idle() // what nobody reads now is not in use
 	}
 	if operation, ok := cacheOperations[r.Do]; ok {
-		a, err := operation(ctx, d.disk, r, progress)
-		d.traces.Forget() // it may have removed what they name
-		return a, err
+		defer d.traces.Forget() // it may have removed what they name
+		return operation(ctx, d.disk, r, progress)
 	}
 	return controlAnswer{}, fmt.Errorf("the daemon (version %s) does not know the request %q", version, r.Do)
 }

@@ -90,7 +90,7 @@ func (f *prefetchFlags) run(ctx context.Context, apps []string, progress func(st
 	if f.to != "" {
 		return fillTier(ctx, cfg, f.to, apps, progress)
 	}
-	if dir, err := f.cacheDir(cfg); err != nil {
+	if dir, err := f.cacheDir(); err != nil {
 		return report, err
 	} else if dir != "" {
 		cfg.Cache.Dir = dir
@@ -100,10 +100,8 @@ func (f *prefetchFlags) run(ctx context.Context, apps []string, progress func(st
 		return report, err
 	}
 	if info, err := os.Stat(cfg.Cache.Dir); err == nil {
-		if owner, ok := info.Sys().(*syscall.Stat_t); ok {
-			if err := becomeOwner(int(owner.Uid), int(owner.Gid)); err != nil {
-				return report, err
-			}
+		if err := becomeOwner(info); err != nil {
+			return report, err
 		}
 	}
 	return prefetchHere(ctx, cfg, nil, apps, progress)
@@ -111,7 +109,7 @@ func (f *prefetchFlags) run(ctx context.Context, apps []string, progress func(st
 
 // cacheDir is the cache of the mount that is meant: of the one that is named,
 // else, where no flag says otherwise, of the one there is; "" for the configuration's.
-func (f *prefetchFlags) cacheDir(cfg *config.Config) (string, error) {
+func (f *prefetchFlags) cacheDir() (string, error) {
 	p := &f.place
 	if p.mount != "" {
 		place, err := p.find()

@@ -44,7 +44,7 @@ func namedFiles(cfg *config.Config) []string {
 			inside, _ := filepath.Glob(filepath.Join(key, "*.pub")) // of a directory
 			named = append(append(named, key), inside...)
 		}
-		if s.Kind == "dir" {
+		if s.Kind == config.KindDir {
 			named = append(named, s.Path)
 		}
 	}

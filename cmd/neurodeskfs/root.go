@@ -172,6 +172,14 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// optional is the one argument of a command that takes at most one; "" without.
+func optional(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",

@@ -229,11 +229,7 @@ func newStatus() *cobra.Command {
 		Example: "  neurodeskfs status ~/neurodesk\n  neurodeskfs status --json | jq .cache",
 		Args:    usage(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			named := ""
-			if len(args) > 0 {
-				named = args[0]
-			}
-			s, err := readStatus(named)
+			s, err := readStatus(optional(args))
 			if err != nil {
 				return err
 			}

@@ -15,18 +15,9 @@ func (src *SourceStatus) hosts(net fetch.Stats) {
 
 // printHost says which server is asked.
 func (src SourceStatus) printHost(out io.Writer) {
-	for _, h := range src.Hosts {
+	for i, h := range src.Hosts {
 		if h.Current {
-			row(out, "  server", "%s (%d of %d)", h.URL, 1+index(src.Hosts, h), len(src.Hosts))
+			row(out, "  server", "%s (%d of %d)", h.URL, 1+i, len(src.Hosts))
 		}
 	}
-}
-
-func index(hosts []HostStatus, h HostStatus) int {
-	for i := range hosts {
-		if hosts[i].URL == h.URL {
-			return i
-		}
-	}
-	return 0
 }

@@ -34,11 +34,7 @@ terminal it draws over itself until ^C; elsewhere each look is one line.`,
 			if f.interval < 100*time.Millisecond {
 				return failf(exitUsage, "--interval is %s: it must be at least 100ms", f.interval)
 			}
-			named := ""
-			if len(args) > 0 {
-				named = args[0]
-			}
-			return f.watch(c, named)
+			return f.watch(c, optional(args))
 		},
 	}
 	c.Flags().DurationVar(&f.interval, "interval", 2*time.Second, "`TIME` between two looks, at least 100ms")

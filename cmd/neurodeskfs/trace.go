@@ -116,10 +116,7 @@ func (d *daemon) traceOperation(ctx context.Context, r controlRequest, progress 
 		done, err := d.traces.Replay(ctx, repo, r.Trace.Image, r.Trace.Command, func(p cvmfs.Prefetched, of int) {
 			tell(step{Checked: p.Objects, Objects: of, Bytes: p.Bytes})
 		})
-		if err != nil {
-			return controlAnswer{}, err
-		}
-		return answerWith("", done)
+		return answerOr(done, err)
 	}
 	return controlAnswer{}, fmt.Errorf("the daemon (version %s) does not know the request %q", version, r.Do)
 }

@@ -154,7 +154,7 @@ func newTraceRecord() *cobra.Command {
 		Long: `Forgets the trace of COMMAND, runs it with its arguments, and keeps what it read
 as its trace. What the kernel has in its own caches is not seen: the trace is
 whole if nothing of that image ran since the mount. The exit status is the
-command's own.`,
+command's own, and one of those below when it was not run.`,
 		Example: "  neurodeskfs trace record mrinfo image.nii",
 		Args:    usage(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -38,11 +38,7 @@ and the daemon has ended.`,
 		Example: "  neurodeskfs umount ~/neurodesk\n  neurodeskfs umount --wait",
 		Args:    usage(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			named := ""
-			if len(args) > 0 {
-				named = args[0]
-			}
-			m, err := findMount(named)
+			m, err := findMount(optional(args))
 			if err != nil {
 				return err
 			}

@@ -31,11 +31,7 @@ says that a remount is needed (status 1).`,
 		Example: "  neurodeskfs upgrade ~/neurodesk",
 		Args:    usage(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			named := ""
-			if len(args) > 0 {
-				named = args[0]
-			}
-			return upgrade(c.Context(), named, c.OutOrStdout())
+			return upgrade(c.Context(), optional(args), c.OutOrStdout())
 		},
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"log/slog"
 
 	"github.com/neurodesk/neurodeskfs/cmd/config"
@@ -49,7 +48,7 @@ func (v *VerifyStatus) print(out *bytes.Buffer) {
 	row(out, "signatures", "%s: %d images have a good one, %d do not", v.Mode, v.Good, len(v.Problems))
 	for i, p := range v.Problems {
 		if i == shownProblems {
-			row(out, "", "%s", fmt.Sprintf("... and %d more: neurodeskfs status --json", len(v.Problems)-i))
+			row(out, "", "... and %d more: neurodeskfs status --json", len(v.Problems)-i)
 			break
 		}
 		row(out, "  problem", "%s: %s", p.Image, p.Text)

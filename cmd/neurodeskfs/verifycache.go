@@ -66,10 +66,3 @@ func (d *daemon) dropPages(ctx context.Context, keys []string) error {
 		func(volume string) ([]uint64, error) { return d.images.Suspects(ctx, volume, damage) },
 		func(id uint64) error { return live.InodeNotify(id, 0, 0) })
 }
-
-func answerOr(data any, err error) (controlAnswer, error) {
-	if err != nil {
-		return controlAnswer{}, err
-	}
-	return answerWith("", data)
-}
