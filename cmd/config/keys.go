@@ -45,6 +45,9 @@ func keysOf(table string) []string {
 		if t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
 			t = t.Elem()
 		}
+		if t.Kind() != reflect.Struct {
+			return nil // a key, not a table
+		}
 	}
 	var keys []string
 	for _, f := range reflect.VisibleFields(t) {
