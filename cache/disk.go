@@ -196,7 +196,10 @@ func (d *Disk) takeDir(made bool) error {
 	} else {
 		d.log.Warn("cache directory has no locks; working without an index: let no second process use it", "dir", d.dir, "err", noLocks)
 	}
-	if c.reason != nil {
+	switch {
+	case c.reason != nil && d.index.path == "":
+		d.log.Warn("cache index cannot be opened now; working without it: pins do not hold before the next start", "dir", d.dir, "err", c.reason)
+	case c.reason != nil:
 		d.log.Warn("cache index is unusable and is made anew from the objects; pins and derived data are lost", "dir", d.dir, "err", c.reason)
 	}
 	d.takeOverMeta()

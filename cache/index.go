@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // The index holds four buckets. Each value ends in a CRC-32C over key and
@@ -83,7 +85,8 @@ func guard(fn func() error) (err error) {
 
 // openIndex opens or makes the index and loads it. A damaged index is removed
 // and made anew (fresh). When it cannot be made at all, the index has no file
-// and reason says why. Of an index that was there the objects are not loaded if
+// and reason says why; and no path either where it only cannot be opened now, so
+// that it stays as it is. Of an index that was there the objects are not loaded if
 // later is set.
 func openIndex(path string, mode os.FileMode, later bool) (*index, contents) {
 	x := &index{path: path, mode: mode}
@@ -104,10 +107,25 @@ func openIndex(path string, mode os.FileMode, later bool) (*index, contents) {
 	if !errors.Is(why, fs.ErrNotExist) {
 		c.reason = why
 	}
+	if isScarcity(why) {
+		x.path = ""
+		return x, c
+	}
 	if err := x.replace(); err != nil {
 		c.reason = err
 	}
 	return x, c
+}
+
+// isScarcity tells what this process lacks, such as the address space that a batch
+// system limits, from what is wrong with a file.
+func isScarcity(err error) bool {
+	for _, e := range []error{syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, berrors.ErrTimeout} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // open opens the file; empty: there is none yet.

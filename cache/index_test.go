@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,6 +171,33 @@ func TestDamagedIndexIsLoggedOnce(t *testing.T) {
 	}
 	if len(d.Pins()) != 0 || d.Stats().Objects != 20 {
 		t.Errorf("%v, %+v", d.Pins(), d.Stats())
+	}
+}
+
+// TestAnIndexThatCannotBeOpenedNowStays, with the pins in it, for the next start.
+func TestAnIndexThatCannotBeOpenedNowStays(t *testing.T) {
+	dir := filledDir(t, 20) // one is pinned
+	f, err := os.Open(filepath.Join(dir, indexFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := flock(f, syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	var log records
+	d := openDisk(t, dir, Options{Logger: log.logger(), FlushEvery: time.Millisecond})
+	if log.count("cannot be opened now") != 1 || d.Stats().Objects != 20 {
+		t.Errorf("%+v, %s", d.Stats(), log.String())
+	}
+	fill(t, d, 20, 25, 100)
+	if err := d.Remove(keyFor(4)); err != nil {
+		t.Error(err)
+	}
+	d.Close()
+	f.Close()
+	if d = openDisk(t, dir, Options{}); len(d.Pins()) != 1 || d.Stats().Objects != 24 {
+		t.Errorf("then: pins %v, %+v", d.Pins(), d.Stats())
 	}
 }
 
