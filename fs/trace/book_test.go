@@ -309,4 +309,7 @@ func TestTheSitesTracesAreUsed(t *testing.T) {
 	if list := n.Traces(); len(list) != 1 {
 		t.Errorf("%d traces, another image's among them", len(list))
 	}
+	if n.images.told[id] {
+		t.Error("nothing runs, yet the images do not guess any more what is read")
+	}
 }

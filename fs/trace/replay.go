@@ -29,10 +29,18 @@ func (b *Book) fetch(ctx context.Context, repo *cvmfs.Repository, n name, progre
 		return Replayed{}, fmt.Errorf("%s: %w", n.command, ErrUnknown)
 	}
 	b.o.Images.Foretold(n.image, true)
+	defer b.untold(n.image)
 	var plan cvmfs.Plan
 	plan.AddObjects(t.list(), unknownSize)
 	done, err := repo.Prefetch(ctx, &plan, func(p cvmfs.Prefetched) { progress(p, plan.Objects) })
 	return Replayed{Objects: plan.Objects, Bytes: plan.Bytes, There: done.Objects}, err
+}
+
+// untold has the image's reads guessed again, unless a run goes on.
+func (b *Book) untold(image string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.observe(image)
 }
 
 // find returns the trace that is kept, after a look at the site's for an image
