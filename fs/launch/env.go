@@ -131,7 +131,7 @@ func sortedVars(vars map[string]string) []Var {
 	return list
 }
 
-// locale keeps the caller's locale where the image has it. A locale that is missing makes programs complain or fall back
+// locale keeps the caller's locale where the image has it. A locale that is missing makes programs complain and fall back
 // to ASCII; C.UTF-8 does neither, so it also stands in where the caller has none.
 func locale(t imageTree, vars map[string]string) map[string]string {
 	out := map[string]string{}
@@ -146,20 +146,33 @@ func locale(t imageTree, vars map[string]string) map[string]string {
 			known[value] = has
 		}
 		if !has {
-			value = "C.UTF-8"
+			value = t.plainLocale()
 		}
 		out[name] = value
 	}
 	if out["LANG"] == "" {
-		out["LANG"] = "C.UTF-8"
+		out["LANG"] = t.plainLocale()
 	}
 	return out
+}
+
+// localeDir is where the GNU C library keeps locales. Others have no such directory, and lack none.
+const localeDir = "/usr/lib/locale"
+
+// plainLocale is C.UTF-8, and C in images of distributions that had no such locale yet, as CentOS 7: perl and R complain of
+// each start there.
+func (t imageTree) plainLocale() string {
+	const plain = "C.UTF-8"
+	if !t.isDir(localeDir) || t.isDir(path.Join(localeDir, plain)) || t.hasLocale(plain) { // Debian did not normalise its name
+		return plain
+	}
+	return "C"
 }
 
 // hasLocale looks for a locale in the two places where the GNU C library keeps them.
 func (t imageTree) hasLocale(name string) bool {
 	switch name {
-	case "C", "POSIX", "C.UTF-8", "C.utf8":
+	case "C", "POSIX":
 		return true
 	}
 	if strings.ContainsAny(name, "/\x00") || len(name) > 64 {
@@ -173,11 +186,10 @@ func (t imageTree) hasLocale(name string) bool {
 			name += "@" + modifier
 		}
 	}
-	const dir = "/usr/lib/locale"
-	if at, fi, err := t.resolve(path.Join(dir, name)); err == nil && fi.IsDir() && within(at, "/") {
+	if t.isDir(path.Join(localeDir, name)) {
 		return true
 	}
-	at, fi, err := t.resolve(dir + "/locale-archive")
+	at, fi, err := t.resolve(localeDir + "/locale-archive")
 	if err != nil || !fi.Mode().IsRegular() {
 		return false
 	}

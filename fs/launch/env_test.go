@@ -53,6 +53,7 @@ func TestEnvironment(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, p := newHost(t), DefaultPolicy()
 			h.dir(testRootfs + "/usr/lib/locale/en_US.utf8")
+			h.dir(testRootfs + "/usr/lib/locale/C.utf8")
 			h.file(testRootfs+"/usr/lib/locale/locale-archive", 0o644, archive("de_AT.utf8", "fr_FR.utf8"))
 			h.link("../../../.neurodeskfs/images/H1/rootfs", "/nd/apps/fsl/6.0.7.22/rootfs")
 			h.link("../../../.neurodeskfs/images/H0/rootfs", "/nd/apps/fsl/5.0/rootfs")
@@ -71,6 +72,30 @@ func TestEnvironment(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPlainLocale: what stands in for a locale that the image lacks is not another one that it lacks.
+func TestPlainLocale(t *testing.T) {
+	const dir = testRootfs + "/usr/lib/locale"
+	for name, test := range map[string]struct {
+		prepare func(h *testHost)
+		want    string
+	}{
+		"musl":      {func(*testHost) {}, "C.UTF-8"},
+		"Debian 12": {func(h *testHost) { h.dir(dir + "/C.utf8") }, "C.UTF-8"},
+		"Debian 11": {func(h *testHost) { h.dir(dir + "/C.UTF-8") }, "C.UTF-8"},
+		"archived":  {func(h *testHost) { h.file(dir+"/locale-archive", 0o644, archive("C.utf8", "en_US.utf8")) }, "C.UTF-8"},
+		"CentOS 7":  {func(h *testHost) { h.file(dir+"/locale-archive", 0o644, archive("en_US.utf8")) }, "C"},
+	} {
+		for _, env := range [][]string{nil, {"LANG=de_DE.UTF-8"}, {"LANG=C.UTF-8"}} {
+			h := newHost(t)
+			test.prepare(h)
+			h.Env = append(h.Env, env...)
+			if got := inside(mustPlan(t, h, DefaultPolicy(), bet()))["LANG"]; got != test.want {
+				t.Errorf("%s, %q: LANG is %q, want %q", name, env, got, test.want)
+			}
+		}
 	}
 }
 
