@@ -27,7 +27,7 @@ func TestSite(t *testing.T) {
 		"a folder of keys": {files: "keys/cern.ch/it4.pub\nno key\n", proxies: "DIRECT", origin: FromBuiltIn},
 		"proxies alone":    {files: cern + "\x00" + local, proxies: "http://squid:3128", origin: FromBuiltIn},
 		"a shell's": {
-			files:   "default.local\nif [ -n \"$X\" ]; then\n  CVMFS_HTTP_PROXY=http://squid:3128\nfi\nif true; then CVMFS_QUOTA_LIMIT=1; fi\n",
+			files:   "default.local\nif ping -c 1 squid; then\n  CVMFS_HTTP_PROXY=http://squid:3128\nfi\nif true; then CVMFS_QUOTA_LIMIT=1; fi\n",
 			proxies: "DIRECT", origin: FromBuiltIn, note: "/default.local:1: a block (if) is passed over",
 		},
 		"its own": {

@@ -24,8 +24,8 @@ type Setting struct {
 type Parameters struct {
 	FQRN string
 	// Notes are one line each, "file:line: what": what the configuration has and
-	// was passed over since no shell is run. Whoever shows the parameters should
-	// show these too.
+	// was passed over since no shell is run; an if that compares texts needs none.
+	// Whoever shows the parameters should show these too.
 	Notes []string
 
 	dir    string
@@ -111,27 +111,22 @@ func (p *Parameters) read(file, text string) error {
 		set: func(key, value string, line int) {
 			p.values[key] = Setting{Key: key, Value: value, Origin: fmt.Sprintf("%s:%d", file, line)}
 		},
-		note: func(line int, format string, args ...any) {
+		tell: func(line int, format string, args ...any) {
 			p.Notes = append(p.Notes, fmt.Sprintf("%s:%d: ", file, line)+fmt.Sprintf(format, args...))
 		},
 	}
 	return r.read()
 }
 
-// known is what $key stands for in a file: what was set before, the repository's name,
-// which the reference client hands to its files (CVMFS documentation, "Structure of
-// /etc/cvmfs"), or what its default.conf sets within an if.
+// known is what $key stands for in a file: what was set before, or the repository's
+// name, which the reference client hands to its files (CVMFS documentation,
+// "Structure of /etc/cvmfs").
 func (p *Parameters) known(key string) (string, bool) {
 	s, ok := p.values[key]
-	switch {
-	case ok:
-		return s.Value, true
-	case key == "CVMFS_FQRN":
+	if !ok && key == "CVMFS_FQRN" {
 		return p.FQRN, true
-	case key == "CVMFS_MOUNT_DIR":
-		return "/cvmfs", true
 	}
-	return "", false
+	return s.Value, ok
 }
 
 // Get returns one parameter as it was written; false if it is not set.

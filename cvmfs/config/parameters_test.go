@@ -40,8 +40,7 @@ func TestShell(t *testing.T) {
 		{"A=1\nA=2", "A=2@2", ""},
 		{"A=1\nB=$A-${A}x\"$A\"'$A'", "A=1@1 B=1-1x1$A@2", ""},
 		{"B=$A$", "B=$@1", "$A is not set"},
-		{"B=$CVMFS_MOUNT_DIR/${CVMFS_FQRN}", "B=/cvmfs/repo.example.org@1", ""},
-		{"CVMFS_MOUNT_DIR=/x\nB=$CVMFS_MOUNT_DIR", "B=/x@2 CVMFS_MOUNT_DIR=/x@1", ""},
+		{"if [ \"x$ENV\" = \"x\" ]; then\n  readonly DIR=/cvmfs\nfi\nB=$DIR/${CVMFS_FQRN}", "B=/cvmfs/repo.example.org@4 DIR=/cvmfs@2", ""},
 		{"B=${A:-x}${A-'y'}\nA=\nC=${A:-\"z\"}${A-q}", "A=@2 B=xy@1 C=z@3", ""},
 		{"A=$(hostname)\nB=2", "B=2@2", "A is passed over"},
 		{"A=\"$(echo \"x y\")\"\nB=2", "B=2@2", "A is passed over"},
@@ -59,7 +58,19 @@ func TestShell(t *testing.T) {
 		{"f() {\n A=1\n}\nB=2", "B=2@4", "passed over"},
 		{"(A=1)\nB=2", "B=2@2", "passed over"},
 		{"{ A=1; }\nB=2", "B=2@2", "{ }"},
-		{"if [ \"$X\" = yes ]; then\n  A=1\nelse\n  if true; then C=\"fi\"; fi\nfi\nB=2", "B=2@6", "a .local file: A C"},
+		{"if grep -q x y; then\n  A=1\nelse\n  if true; then C=\"fi\"; fi\nfi\nB=2", "B=2@6", "a .local file: A C"},
+		{"if [ \"$X\" = yes ]; then\n  A=1\nelse\n  if true; then C=\"fi\"; fi\nfi\nB=2", "B=2@6", "f:4: a block (if) is passed over: no shell is run; set what it would set in a .local file: C"},
+		{"X=yes\nif [ \"$X\" = yes ]\nthen A=1; else A=2; fi; B=2", "A=1@3 B=2@3 X=yes@1", ""},
+		{"if [ \"x$X\" != \"x\" ]; then A=1; elif [ -z \"$X\" ]; then A=2; elif [ -z \"\" ]; then A=3; else A=4; fi\nB=2", "A=2@1 B=2@2", ""},
+		{"if [ -n \"$X\" ]; then A=`id`\nfi\nif [ $CVMFS_FQRN == repo.example.org ]; then if [ -n y ]; then A=1; fi; export B=2; fi", "A=1@3 B=2@3", ""},
+		{"A=1\nif [ \"$A\" = 1 ]; then\n return\nfi\nB=2", "A=1@1", ""},
+		{"A=1\nif [ \"$A\" = 2 ]; then\n return\nfi\nB=2", "A=1@1 B=2@5", ""},
+		{"A=1\nreturn 0\nB=2", "A=1@1", ""},
+		{"if [ a = a ]; then A=1\nfi-x\nfi\nB=2", "A=1@1 B=2@4", "fi-x"},
+		{"if [ \"$X\" = yes ] && [ -f y ]; then A=1; fi\nB=2", "B=2@2", "a .local file: A"},
+		{"if [ ! -n \"$X\" ]; then A=1; fi\nB=2", "B=2@2", "a .local file: A"},
+		{"if [ \"$(id)\" = yes ]; then A=1; fi\nB=2", "B=2@2", "a .local file: A"},
+		{"if [ a = a ]; then A=1; elif id; then A=2; fi\nB=2", "B=2@2", "a .local file: A"},
 		{"if a; then A=1; fi; B=2", "B=2@1", "a block (if)"},
 		{"if a\nthen\nfor x in 1 2; do A=1; done\nfi\nB=2", "B=2@5", "a .local file: A"},
 		{"case $X in\n a) A=1 ;;\n (b|c) C=2;;\nesac\nB=2", "B=2@5", "a .local file: A C"},
@@ -83,6 +94,35 @@ func TestShell(t *testing.T) {
 		}
 		if (len(p.Notes) > 0) != (tt.note != "") || tt.note != "" && !slices.ContainsFunc(p.Notes, func(n string) bool { return strings.Contains(n, tt.note) }) {
 			t.Errorf("%q: notes %q, want %q", tt.text, p.Notes, tt.note)
+		}
+	}
+}
+
+// TestDomain is how the configuration that CVMFS comes with tells of a domain.
+func TestDomain(t *testing.T) {
+	const domain = "if [ \"$CVMFS_CONFIG_REPO_DEFAULT_ENV\" != \"\" ]; then\n  # the configuration repository is there\n  return\nfi\n" +
+		"if [ \"$CVMFS_USE_CDN\" = \"yes\" ]; then\n  CVMFS_SERVER_URL=\"http://cdn/cvmfs/@fqrn@\"\nelse\n  CVMFS_SERVER_URL=\"http://a/cvmfs/@fqrn@;http://b/cvmfs/@fqrn@\"\nfi\n" +
+		"CVMFS_KEYS_DIR=/etc/cvmfs/keys/example.org\nCVMFS_USE_GEOAPI=yes\n"
+	for local, want := range map[string]string{"": "http://a/cvmfs/repo.example.org", "CVMFS_USE_CDN=yes": "http://cdn/cvmfs/repo.example.org", "CVMFS_CONFIG_REPO_DEFAULT_ENV=1": ""} {
+		p, err := Load(write(t, map[string]string{"default.local": local, "domain.d/example.org.conf": domain}), "repo.example.org")
+		servers := append(p.Servers(), "")
+		if err != nil || servers[0] != want || len(p.Notes) != 0 || (want == "") != (p.PublicKeys()[0] != "/etc/cvmfs/keys/example.org") {
+			t.Errorf("%q: %q, %q, notes %q, %v", local, servers, p.PublicKeys(), p.Notes, err)
+		}
+	}
+}
+
+// TestManyIfs: ifs within ifs, and after each other, take no more than time in
+// proportion.
+func TestManyIfs(t *testing.T) {
+	for text, want := range map[string]int{
+		strings.Repeat("if [ -z \"\" ]; then A=1; ", 16) + strings.Repeat("fi; ", 16):         1,
+		strings.Repeat("if [ -z \"\" ]; then A=1; ", 20_000) + strings.Repeat("fi; ", 20_000): 1,
+		strings.Repeat("if [ -z \"\" ]; then A=1; fi\n", 20_000):                              1,
+		strings.Repeat("if [ -z \"\" ]; then A=1; ", 20_000):                                  0,
+	} {
+		if p, err := parse(text); len(p.values) != want || (err == nil) != (want == 1) {
+			t.Errorf("%.60s: %d, %v", text, len(p.values), err)
 		}
 	}
 }

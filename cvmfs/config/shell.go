@@ -26,7 +26,16 @@ type reader struct {
 
 	get  func(key string) (string, bool)
 	set  func(key, value string, line int)
-	note func(line int, format string, args ...any)
+	tell func(line int, format string, args ...any) // of what is passed over
+
+	mute  int // while it is not 0, nothing is set or told
+	depth int // of ifs
+}
+
+func (r *reader) note(line int, format string, args ...any) {
+	if r.mute == 0 {
+		r.tell(line, format, args...)
+	}
 }
 
 // words that open a block, and what closes it.
@@ -117,7 +126,9 @@ func (r *reader) command() error {
 		switch {
 		case r.i == len(r.text), strings.IndexByte("\n;", r.peek()) >= 0:
 			for _, a := range found {
-				r.set(a.key, a.value, a.line)
+				if r.mute == 0 {
+					r.set(a.key, a.value, a.line)
+				}
 			}
 			return nil
 		case name != "" && end < len(r.text) && r.text[end] == '=':
@@ -133,10 +144,23 @@ func (r *reader) command() error {
 			found = append(found, assignment{name, value, line})
 		case (name == "export" || name == "readonly") && end < len(r.text) && (r.text[end] == ' ' || r.text[end] == '\t'):
 			r.i = end
+		case name == "return" && r.mute == 0 && r.ends(end):
+			r.i = len(r.text)
+			return nil
+		case name == "if" && len(found) == 0 && r.ends(end):
+			if ok, err := r.conditional(); ok || err != nil {
+				return err
+			}
+			return r.other(nil)
 		default:
 			return r.other(found)
 		}
 	}
+}
+
+// ends reports whether no word goes on at i.
+func (r *reader) ends(i int) bool {
+	return i == len(r.text) || strings.IndexByte(" \t\r\n;", r.text[i]) >= 0
 }
 
 // other passes over a command that is no assignment, with those in front of it,
