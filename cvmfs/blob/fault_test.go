@@ -206,9 +206,13 @@ func TestAbsentFiles(t *testing.T) {
 	if _, err := b.Find(t.Context(), "a.sif"); !errors.Is(err, iofs.ErrNotExist) || !strings.Contains(err.Error(), "/x/a.sif") {
 		t.Errorf("%v", err)
 	}
-	s.set(func(s *shelf) { s.content = []byte{} })
-	if _, err := newDaemon().open(t, s).Find(t.Context(), "a.sif"); err == nil || errors.Is(err, iofs.ErrNotExist) {
-		t.Errorf("an empty file: %v", err)
+	for _, status := range []int{http.StatusOK, http.StatusRequestedRangeNotSatisfiable} { // nginx, and object stores
+		s.set(func(s *shelf) {
+			s.fault = func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(status); return true }
+		})
+		if _, err := newDaemon().open(t, s).Find(t.Context(), "a.sif"); err == nil || errors.Is(err, iofs.ErrNotExist) || !strings.Contains(err.Error(), "is empty") {
+			t.Errorf("an empty file, %d: %v", status, err)
+		}
 	}
 }
 

@@ -44,7 +44,9 @@ func (t *try) refuse(resp *http.Response) *failure {
 	switch {
 	case t.req.Version != nil && (code == http.StatusPartialContent || code == http.StatusOK):
 		return nil // versioned looks at it
-	case t.req.Version != nil && (code == http.StatusPreconditionFailed || code == http.StatusRequestedRangeNotSatisfiable && *t.req.Version != Version{}):
+	case t.req.Version != nil && code == http.StatusRequestedRangeNotSatisfiable && *t.req.Version == Version{} && ranged[0] == 0:
+		return t.empty()
+	case t.req.Version != nil && (code == http.StatusPreconditionFailed || code == http.StatusRequestedRangeNotSatisfiable):
 		return t.changed(status(code)) // the version that was asked for has such a range
 	case code == http.StatusPartialContent && ranged != nil:
 		want := fmt.Sprintf("bytes %d-%d/", ranged[0], ranged[0]+ranged[1]-1)

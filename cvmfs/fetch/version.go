@@ -86,7 +86,11 @@ func parseContentRange(s string) (first, last, size int64, err error) {
 // then the part may end where the file does.
 func (t *try) versioned(resp *http.Response) (length int64, f *failure) {
 	want, ranged := t.req.Version, t.req.Range
-	if resp.StatusCode != http.StatusPartialContent {
+	switch {
+	case resp.StatusCode == http.StatusPartialContent:
+	case resp.ContentLength == 0:
+		return 0, t.empty()
+	default:
 		return 0, &failure{reason: "the range asked for was ignored: the server must answer ranges", reached: true}
 	}
 	got, first, length, err := describe(resp.Header)
@@ -102,6 +106,11 @@ func (t *try) versioned(resp *http.Response) (length int64, f *failure) {
 	}
 	*want = got
 	return length, nil
+}
+
+// empty is the failure of a file in which there is nothing.
+func (t *try) empty() *failure {
+	return &failure{reason: "the file is empty: it must be uploaded again", reached: true}
 }
 
 // changed is the failure of an answer that is of another version.
