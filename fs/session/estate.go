@@ -174,7 +174,7 @@ func GoOn(o SupervisorOptions, e *Estate) (*Supervisor, error) {
 // goOn is Start where the mount is there.
 func (s *Supervisor) goOn() {
 	if s.active != nil {
-		go s.active.watch(s.events, s.over)
+		go s.active.watch(s.events)
 	} else {
 		s.ended = time.Now()
 		_, _ = unix.Wait4(int(s.board.process.worker.Load()), nil, unix.WNOHANG, nil) // where it was this process's child

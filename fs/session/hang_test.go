@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,11 +165,11 @@ func TestLivingCallersAreLookedAtSeldom(t *testing.T) {
 		r := &reader{}
 		r.unique.Store(1 << 40)
 		s.readers[r] = struct{}{}
-		looks := 0
-		var died time.Time
+		var looks atomic.Int32
+		var died atomic.Bool
 		s.dying = func(uint32) bool {
-			looks++
-			return !died.IsZero()
+			looks.Add(1)
+			return died.Load()
 		}
 		in := make([]byte, interruptSize)
 		put(in, interruptSize, opInterrupt, 0)
@@ -176,13 +177,13 @@ func TestLivingCallersAreLookedAtSeldom(t *testing.T) {
 		s.onInterrupt(in)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if looks < 60 || looks > 70 {
-			t.Errorf("it was looked at %d times in a minute", looks)
+		if n := looks.Swap(0); n < 60 || n > 70 {
+			t.Errorf("it was looked at %d times in a minute", n)
 		}
-		died, looks = time.Now(), 0
+		died.Store(true)
 		time.Sleep(longestDying)
 		synctest.Wait()
-		if looks == 0 {
+		if looks.Load() == 0 {
 			t.Errorf("it was not looked at within %s", longestDying)
 		}
 		r.unique.Store(0) // answered

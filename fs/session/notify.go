@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,10 +63,76 @@ func (s *Session) notify(code uint32, body []byte) error {
 	msg := make([]byte, outHeaderSize, outHeaderSize+len(body))
 	binary.NativeEndian.PutUint32(msg[0:], uint32(outHeaderSize+len(body)))
 	binary.NativeEndian.PutUint32(msg[4:], code) // unique stays 0: no request
-	msg = append(msg, body...)
-	_, err := unix.Write(s.fd, msg)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
+	n := notice{append(msg, body...), make(chan error, 1)}
+	select {
+	case s.notices <- n:
+	case <-s.done:
+		return unix.ENODEV
+	}
+	if err := <-n.sent; !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
+// notice is a message for the notifier.
+type notice struct {
+	text []byte
+	sent chan error
+}
+
+// notifierName is what the thread is called that sends messages: halted.go says
+// what its name is good for.
+const notifierName = "nd-notifier"
+
+// sendNotices sends messages, one after another, from a thread of its own, which
+// has the connection open and nothing else: it may be all that is left of a worker
+// that was killed, and must keep no lock of the cache, no socket and no file then.
+func (s *Session) sendNotices() {
+	var ready bool
+	for {
+		select {
+		case <-s.done:
+			return
+		case n := <-s.notices:
+			if !ready {
+				runtime.LockOSThread() // the thread ends with this goroutine
+				if err := keepOnly(s.fd); err != nil {
+					s.log.Warn("fuse: a worker that is killed may be followed late", "err", err)
+				}
+				ready = true
+			}
+			_, err := unix.Write(s.fd, n.text)
+			n.sent <- err
+		}
+	}
+}
+
+// keepOnly gives the calling thread a table of descriptors of its own, in which fd
+// is the only one, and then its name.
+func keepOnly(fd int) error {
+	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+		return os.NewSyscallError("unshare", err)
+	}
+	const last = 1<<31 - 1
+	err := unix.CloseRange(uint(fd)+1, last, 0)
+	if err == nil && fd > 0 {
+		err = unix.CloseRange(0, uint(fd)-1, 0)
+	}
+	if err != nil { // Linux before 5.9
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			return os.NewSyscallError("getrlimit", err)
+		}
+		for other := range int(min(limit.Cur, last)) {
+			if other != fd {
+				_ = unix.Close(other) // most are not open
+			}
+		}
+	}
+	name, err := unix.BytePtrFromString(notifierName)
+	if err == nil {
+		err = os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0))
 	}
 	return err
 }

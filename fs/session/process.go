@@ -34,7 +34,6 @@ type event struct {
 	message *message // nil: it has ended
 	status  string   // how it ended
 	crash   bool     // it ended itself, or the kernel ended it for what it did
-	late    bool     // it was halted, which was told as its end
 }
 
 // startProcess starts a worker by the command that make returns for a program,
@@ -73,10 +72,9 @@ func startProcess(make func(program string) *exec.Cmd, program *os.File, m messa
 }
 
 // watch sends what the worker says and, as the last event, its end to events,
-// and returns then. What it said before it ended comes before. The end of one that
-// is halted comes twice: when it is, and as a late one, if the supervisor is not
-// over by then.
-func (p *process) watch(events chan<- event, over <-chan struct{}) {
+// and returns then. What it said before it ended comes before. One that is halted
+// has ended.
+func (p *process) watch(events chan<- event) {
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
@@ -90,25 +88,17 @@ func (p *process) watch(events chan<- event, over <-chan struct{}) {
 		}
 	}()
 	oom := oomKills()
+	ended := make(chan event, 1)
 	gone := make(chan struct{})
-	late := make(chan bool, 1)
 	go func() {
-		asked, halted := halting(p.pid, gone)
-		if halted {
-			_ = p.channel.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
-			<-said
-			events <- event{from: p, status: "killed, with a thread that waits for an answer", crash: !asked || oomKills() != oom}
-		}
-		late <- halted
+		ended <- p.wait(oom)
+		close(gone)
 	}()
-	end := p.wait(oom)
-	close(gone)
-	if end.late = <-late; end.late {
-		select {
-		case events <- end:
-		case <-over:
-		}
-		return
+	var end event
+	if asked, halted := halting(p.pid, gone); halted {
+		end = event{from: p, status: "killed, while the kernel let it wait", crash: !asked || oomKills() != oom}
+	} else {
+		end = <-ended
 	}
 	<-said // its end of the socket is closed
 	events <- end

@@ -108,6 +108,8 @@ type Session struct {
 	// suspicion is set before the first reader starts; nil: no worker crashed.
 	suspicion *suspicion
 
+	notices chan notice
+
 	ready chan struct{} // closed when INIT is answered
 	done  chan struct{} // closed when the kernel has let go of the mount
 	once  sync.Once     // closes done
@@ -149,6 +151,7 @@ func New(f *os.File, raw fuse.RawFileSystem, o Options) *Session {
 		raw:     raw,
 		log:     o.Logger,
 		slots:   newSlotPool(o.Logger),
+		notices: make(chan notice),
 		ready:   make(chan struct{}),
 		done:    make(chan struct{}),
 		readers: make(map[*reader]struct{}),
@@ -189,6 +192,7 @@ func (s *Session) Serve() error {
 		s.crew.watch(s.done)
 	}()
 	s.wg.Go(s.showLife)
+	s.wg.Go(s.sendNotices)
 	<-s.done
 	<-watcher
 	s.cancelHandlers()

@@ -161,10 +161,6 @@ func (s *Supervisor) forgetProcess(p *process) {
 func (s *Supervisor) handle(e event) {
 	p := e.from
 	switch {
-	case e.late:
-		// What it took from the kernel's queue on its way to the end, if it did,
-		// nobody has.
-		s.recall()
 	case e.message == nil:
 		s.onEnd(e)
 	case e.message.Failure != nil:
@@ -263,7 +259,7 @@ func (s *Supervisor) startAs(program *os.File) error {
 	}
 	s.next = p
 	s.alive[p] = true
-	go p.watch(s.events, s.over)
+	go p.watch(s.events)
 	return nil
 }
 

@@ -33,7 +33,8 @@ import (
 //	idle           never serves when it is given the mount
 //	vanish         takes the mount away when it is given it
 //	caught         never answers the LOOKUP of "pending", and has the kernel forget
-//	               a name beside it meanwhile
+//	               a name beside it meanwhile; it has a lock
+//	heir           takes that lock before it serves
 const workerMode = "NEURODESKFS_TEST_WORKER"
 
 // deadlyFS ends its process when the file "deadly" is read, as a handler that
@@ -107,6 +108,13 @@ func work(mode string) int {
 		}
 	}
 	fs := &deadlyFS{memFS: workerFS()}
+	if mode == "caught" || mode == "heir" {
+		lock, err := os.Create(os.Getenv(attachPlace) + ".lock")
+		if err != nil || unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			return 1
+		}
+		defer lock.Close()
+	}
 	s := New(device, fs, Options{Handover: handover, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if mode == "caught" {
 		fs.pending = func() { go s.EntryNotify(1, "d1") }
