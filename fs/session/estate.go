@@ -210,14 +210,19 @@ func (s *Supervisor) Left() bool { return s.left }
 // concurrent use with Run, which may have returned.
 func (s *Supervisor) SetVersion(version string) { s.board.process.version.store(version) }
 
-// withdrawStandby ends the standby, as only the worker that serves is left to the
-// next supervisor.
+// withdrawStandby ends the standby, and those that were dismissed before, as only
+// the worker that serves is left to the next supervisor.
 func (s *Supervisor) withdrawStandby() {
 	s.leaving = true
 	s.board.process.standby.Store(0)
-	if p := s.next; p != nil && s.active != nil && s.swapping == nil {
-		s.next = nil
-		p.kill() // it holds nothing that must be put in order
+	if s.active == nil || s.swapping != nil {
+		return
+	}
+	s.next = nil
+	for p := range s.alive {
+		if p != s.active {
+			p.kill() // it holds nothing that must be put in order
+		}
 	}
 }
 

@@ -181,6 +181,25 @@ func TestLeaveAndStay(t *testing.T) {
 	m.Leave() // has ended: no wait
 }
 
+// TestLeaveWithoutWhoIsDeaf: a standby that does not heed its dismissal holds up no
+// supervisor that makes room.
+func TestLeaveWithoutWhoIsDeaf(t *testing.T) {
+	m := supervise(t, "plain", nil)
+	m.standby(t)
+	m.setMode("deaf")
+	m.kill(t)
+	m.standby(t)
+	m.setMode("plain")
+	if err := m.Upgrade(t.Context(), self(t)); err != nil {
+		t.Fatal(err)
+	}
+	m.Leave()
+	if err := receive(t, "Run's end", m.ran); err != nil || !m.Left() {
+		t.Fatalf("%v; left %t", err, m.Left())
+	}
+	go func() { m.ran <- m.Run(m.stop) }()
+}
+
 // TestVersionOnBoard: what is too long is cut, what was longer is gone.
 func TestVersionOnBoard(t *testing.T) {
 	var text boardText

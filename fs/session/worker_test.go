@@ -31,6 +31,7 @@ import (
 //	flop           ends when it is given the mount
 //	mute           never says that it is ready
 //	idle           never serves when it is given the mount
+//	deaf           does not hear that it is not needed
 //	vanish         takes the mount away when it is given it
 //	caught         never answers the LOOKUP of "pending", and has the kernel forget
 //	               a name beside it meanwhile; it has a lock
@@ -84,6 +85,9 @@ func work(mode string) int {
 	}
 	if mode != "mute" {
 		d.Ready()
+	}
+	if mode == "deaf" {
+		unix.Pause()
 	}
 	device, handover, err := d.Await()
 	if errors.Is(err, io.EOF) {
