@@ -129,7 +129,7 @@ func TestLaunchRunKilled(t *testing.T) {
 // one, and sees no error.
 func TestLaunchRunSurvivesItsWorker(t *testing.T) {
 	s, config := jobSite(t)
-	const job = `pid() { sed -n 's/.*"worker":{"pid":\([0-9]*\).*/\1/p' $NEURODESK_MOUNT/.neurodeskfs/status.json; }
+	const job = `pid() { sed -n '/"worker": {/,/}/s/.*"pid": \([0-9]*\).*/\1/p' $NEURODESK_MOUNT/.neurodeskfs/status.json; }
 one=$(pid); mrinfo -version | head -n1; kill -KILL $one; ls $NEURODESK_MOUNT/apps/*/*/ >/dev/null; mrinfo -version | head -n1; two=$(pid); [ -n "$two" ] && [ "$two" != "$one" ] && echo other`
 	c := exec.Command(program(t), "run", "--config", config, s.Dir, "--", "sh", "-ec", job)
 	c.Env = append(os.Environ(), "NEURODESK_RUNTIME=bwrap")
