@@ -40,8 +40,8 @@ type catalogs struct {
 	mu      sync.Mutex // guards additions to open
 }
 
-func newCatalogs(o *objects) *catalogs {
-	open, err := lru.NewWithEvict(descriptors(maxCatalogs, 8), func(_ hash.Hash, c *openCatalog) { c.release() })
+func newCatalogs(o *objects, sharing int) *catalogs {
+	open, err := lru.NewWithEvict(descriptors(maxCatalogs, 8*sharing), func(_ hash.Hash, c *openCatalog) { c.release() })
 	if err != nil {
 		panic(err) // only for a size below 1
 	}

@@ -31,7 +31,7 @@ const (
 // lives only while it is open, and is read piece by piece.
 const (
 	minOpen       = 4
-	openShare     = 8        // of the quota, in each repository
+	openShare     = 8        // of the quota, in all repositories
 	maxOpenMemory = 64 << 20 // bytes, while the disk fails and objects are in memory
 )
 
@@ -131,7 +131,7 @@ type objects struct {
 	fill  *tier.Tier   // takes what comes from the network; nil: none does
 	open  *lru.Cache[string, *handle]
 	alt   atomic.Pointer[hash.Hash]
-	quota int64 // of the store, bytes; 0: none
+	quota int64 // of the store, this repository's part, bytes; 0: none
 
 	intake *intake
 
@@ -154,8 +154,8 @@ func (s *objects) path(o object) string {
 }
 
 func newObjects(o Options) *objects {
-	s := &objects{store: o.Store, claim: o.Claim, net: o.Net, tiers: o.Tiers, fill: o.Fill, quota: o.Quota, intake: newIntake()}
-	open, err := lru.NewWithEvict(descriptors(maxOpen, 4), func(_ string, h *handle) {
+	s := &objects{store: o.Store, claim: o.Claim, net: o.Net, tiers: o.Tiers, fill: o.Fill, quota: o.Quota / int64(o.Sharing), intake: newIntake()}
+	open, err := lru.NewWithEvict(descriptors(maxOpen, 4*o.Sharing), func(_ string, h *handle) {
 		*s.held(h) -= h.Size()
 		h.release()
 	})

@@ -49,6 +49,9 @@ type Options struct {
 	Net              *fetch.Client // the servers' URLs end in the FQRN
 	Store            cache.Store
 	Quota            int64 // of the store, bytes, of which open objects take a part at most; 0: none
+	// Sharing is how many repositories share the store and the process's descriptors,
+	// this one included: each keeps its part of them open. Default 1.
+	Sharing int
 	// Claim keeps other processes that share the store from fetching a key, until
 	// the function that it returns is called. Nil: there are none.
 	Claim func(ctx context.Context, key string) (release func(), err error)
@@ -104,13 +107,14 @@ func Open(ctx context.Context, o Options) (*Repository, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.Sharing = max(o.Sharing, 1)
 	files, err := lru.New[fileKey, *file](maxFiles)
 	if err != nil {
 		return nil, err
 	}
 	r := &Repository{opts: o, log: o.Logger, files: files}
 	r.objects = newObjects(o)
-	r.catalogs = newCatalogs(r.objects)
+	r.catalogs = newCatalogs(r.objects, o.Sharing)
 	if err := r.start(ctx); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("%s: %w", o.FQRN, err)

@@ -118,7 +118,7 @@ func (d *daemon) openSource(ctx context.Context, s config.Source, head *cvmfs.He
 		return nil, fmt.Errorf("%s: %w", s.FQRN, err)
 	}
 	repo, err := cvmfs.Open(ctx, cvmfs.Options{
-		FQRN: s.FQRN, Keys: keys, Net: net, Store: d.disk, Quota: d.disk.Stats().QuotaBytes, Claim: d.claim, Memo: memo{d.disk},
+		FQRN: s.FQRN, Keys: keys, Net: net, Store: d.disk, Quota: d.disk.Stats().QuotaBytes, Sharing: d.repositories(), Claim: d.claim, Memo: memo{d.disk},
 		Tiers: d.tiers, Fill: d.fill, AllowExpired: d.expired,
 		BlacklistFile: s.Blacklist, BlacklistMayLack: s.SiteBlacklist, Tag: s.Tag, Revision: s.Revision, Date: s.Date, RootHash: s.RootHash,
 		Resume: head, ExternalURL: s.ExternalURL, Getenv: s.Variable, Logger: d.log, Serial: os.Getenv(serialVariable) != "",
@@ -127,6 +127,16 @@ func (d *daemon) openSource(ctx context.Context, s config.Source, head *cvmfs.He
 		return nil, fmt.Errorf("%s: no server gave what is needed within %s: %w", s.FQRN, openTimeout, err)
 	}
 	return repo, err
+}
+
+// repositories counts the sources that openSource opens.
+func (d *daemon) repositories() (n int) {
+	for _, s := range d.sources {
+		if s.Kind == "cvmfs" {
+			n++
+		}
+	}
+	return n
 }
 
 // checkMounted looks whether the host has the repository where the
