@@ -194,6 +194,9 @@ func TestAnIndexThatCannotBeOpenedNowStays(t *testing.T) {
 	if err := d.Remove(keyFor(4)); err != nil {
 		t.Error(err)
 	}
+	if err := d.Pin(keyFor(5), "app"); err == nil || d.Stats().Pinned != 1 {
+		t.Errorf("a pin that is on no disk: %v, %+v", err, d.Stats())
+	}
 	d.Close()
 	f.Close()
 	if d = openDisk(t, dir, Options{}); len(d.Pins()) != 1 || d.Stats().Objects != 24 {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,7 +54,11 @@ func (d *Disk) setPins(keys []string, owner string, on bool) error {
 	if d.readOnly {
 		return nil
 	}
-	return d.Flush()
+	err := d.Flush()
+	if err == nil && d.index.db.Load() == nil {
+		err = errors.New("cache: pin: there is no index to keep it in, as the log says: it holds until the next start")
+	}
+	return err
 }
 
 // setPin puts or ends one pin. mu is held.
