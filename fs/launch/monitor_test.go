@@ -66,8 +66,9 @@ func TestBwrapWithoutOptionsStartsNothing(t *testing.T) {
 // TestAKilledStartLeavesNothing: what ends the launcher while bwrap makes the container ends that, too.
 func TestAKilledStartLeavesNothing(t *testing.T) {
 	need(t, "bwrap")
-	slow := filepath.Join(t.TempDir(), "bwrap") // it makes a child, as bwrap does, and does not get on
-	if err := os.WriteFile(slow, []byte("#!/bin/sh\nsleep 60 <&- & cat <&3 >/dev/null; wait\n"), 0o755); err != nil {
+	slow := filepath.Join(t.TempDir(), "bwrap") // as bwrap it wants options and makes a child; it does not get on
+	script := "#!/bin/sh\n[ $(wc -c </proc/self/fd/$2) -gt 0 ] || exit 1\nsleep 60 <&- & cat <&3 >/dev/null; wait\n"
+	if err := os.WriteFile(slow, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for what, bwrap := range map[string]string{"loads": slow, "makes the root": program(t, "bwrap")} {
