@@ -331,6 +331,7 @@ func (e *Exec) output() ([]byte, error) {
 	}
 	defer s.close()
 	out, err := io.ReadAll(io.LimitReader(r, maxKept))
+	r.Close() // who writes more is not waited for
 	status, waitErr := reap(s.tool)
 	if err := errors.Join(err, waitErr); err != nil {
 		return nil, err

@@ -118,6 +118,17 @@ func killedEarly(t *testing.T, bwrap string, sig syscall.Signal) {
 	}
 }
 
+// TestNobodyWaitsForEndlessOutput: what an image's environment scripts say is read up to a bound.
+func TestNobodyWaitsForEndlessOutput(t *testing.T) {
+	need(t, "bwrap")
+	for script, fails := range map[string]bool{"printf x": false, "exec yes": true} {
+		out, err := sandboxPlan(program(t, "bwrap"), "--bind", "/", "/", "--", "/bin/sh", "-c", script).output()
+		if (err != nil) != fails || !fails && string(out) != "x" {
+			t.Errorf("%s: %d bytes, %v", script, len(out), err)
+		}
+	}
+}
+
 // program is where a program lies.
 func program(t *testing.T, name string) string {
 	t.Helper()
