@@ -81,8 +81,12 @@ func (h *Host) optionVariable() string {
 	return ""
 }
 
-// maxBwrapArgs is how many arguments a tool may have under bwrap, which takes 9,000 words, its own options among them.
-const maxBwrapArgs = 8000
+// What bwrap takes, in words, and whose they are. The rest is for the entries of opened directories.
+const (
+	maxBwrapWords = 9000
+	maxBwrapArgs  = 8000 // the tool's
+	ownBwrapWords = 400  // our other options', a hundred binds among them
+)
 
 // bwrapOptions takes over the runtime's options that have a meaning under bwrap. It gives the first that has none.
 func (p *planner) bwrapOptions() (binds []string, env []Var, unknown string) {
@@ -135,6 +139,7 @@ func (p *planner) bwrapOptions() (binds []string, env []Var, unknown string) {
 // and the caller, then the binds, in this order.
 func (p *planner) root() error {
 	c := &composer{image: p.image, opened: map[string]bool{}}
+	c.room = (maxBwrapWords - ownBwrapWords - len(p.job.Args)) / 3 // an option and two operands each
 	system := slices.Concat(p.kernelOps(c, false), p.emptyOps(c), p.etcOps(c))
 	user := []mountOp{}
 	for _, b := range p.job.Binds {

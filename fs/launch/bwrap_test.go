@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -246,6 +247,22 @@ func TestBwrapTakesSoManyArguments(t *testing.T) {
 	h.Env = append(h.Env, "PATH=/fast:/usr/bin", "NEURODESK_RUNTIME=bwrap")
 	if e := mustPlan(t, h, DefaultPolicy(), bet(), many...); e.Runtime != "apptainer" {
 		t.Errorf("%d arguments: %s", len(many), e.Runtime)
+	}
+}
+
+// TestBwrapTakesSoManyEntries: a start that bwrap would refuse for its number of words says what to do instead.
+func TestBwrapTakesSoManyEntries(t *testing.T) {
+	h := bwrapHost(t)
+	h.dir("/opt/mine")
+	h.Cwd = "/opt/mine"
+	for i := range 300 {
+		h.dir(testRootfs + "/opt/entry" + strconv.Itoa(i))
+	}
+	for args, fails := range map[int]bool{7000: false, 8000: true} {
+		e, err := h.plan(DefaultPolicy(), bet(), make([]string, args)...)
+		if fails != (err != nil && strings.Contains(err.Error(), "too many entries")) || !fails && len(e.Argv) > maxBwrapWords {
+			t.Errorf("%d arguments: %v", args, err)
+		}
 	}
 }
 

@@ -10,9 +10,6 @@ import (
 	"strings"
 )
 
-// maxOpened bounds how many entries of an image's directories are shown one by one.
-const maxOpened = 4096
-
 // mountOp is one step in which bwrap makes the root: an option and its operands.
 type mountOp struct {
 	flag string
@@ -29,6 +26,7 @@ type composer struct {
 	image  imageTree
 	opened map[string]bool
 	placed []Bind // Dst is the place in the image, links resolved
+	room   int    // how many entries of opened directories can be shown
 }
 
 // place finds where a destination lies once the image's links are followed. What is missing is opened for.
@@ -114,7 +112,7 @@ func (c *composer) base() (ops []mountOp, err error) {
 
 // open shows the entries of one opened directory, save those that a bind covers.
 func (c *composer) open(ops []mountOp, dir string) ([]mountOp, error) {
-	entries, err := c.image.host.ReadDir(path.Join(c.image.root, dir), maxOpened+1)
+	entries, err := c.image.host.ReadDir(path.Join(c.image.root, dir), c.room+1)
 	if err != nil {
 		return nil, fmt.Errorf("read %s of the image: %w", dir, err)
 	}
@@ -123,7 +121,7 @@ func (c *composer) open(ops []mountOp, dir string) ([]mountOp, error) {
 		name := path.Join(dir, e.Name())
 		source := path.Join(c.image.root, name)
 		switch {
-		case len(ops) > maxOpened:
+		case len(ops) > c.room:
 			return nil, fmt.Errorf("%s of the image has too many entries for a place to be made in it", dir)
 		case c.opened[name] || slices.ContainsFunc(c.placed, func(b Bind) bool { return b.Dst == name }):
 		case e.Type()&fs.ModeSymlink != 0:
