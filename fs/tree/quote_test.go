@@ -99,6 +99,13 @@ func FuzzTcl(f *testing.F) {
 	f.Fuzz(checkTcl)
 }
 
+// TestTextIsObeyedByNoTerminal: READMEs are shown by module help.
+func TestTextIsObeyedByNoTerminal(t *testing.T) {
+	if got := text("a\x1b[2J\u009b31m\u202eb\tä\r\nz"); got != "a[2J31mb\tä\nz" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestHeadKeepsWholeCharacters(t *testing.T) {
 	for n, want := range []string{"", "a", "a", "aé", "aéz", "aéz"} {
 		if got := head("aéz", n); got != want {

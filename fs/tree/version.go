@@ -2,12 +2,13 @@ package tree
 
 import (
 	"strings"
+	"unicode"
 )
 
 // splitImageName takes the name of an image apart, from the right, since an
 // app's name may hold an underscore: neurodesktop-lite_arm64_20260428_20260813.
 // The last part is the build date, eight digits. App and version become names in
-// the tree, so "." and "..", and what would break a listing's lines, are refused.
+// the tree, so "." and "..", and what a terminal would obey, are refused.
 func splitImageName(s string) (app, version, date string, ok bool) {
 	i := strings.LastIndexByte(s, '_')
 	if i < 0 {
@@ -26,7 +27,7 @@ func splitImageName(s string) (app, version, date string, ok bool) {
 }
 
 func nameable(s string) bool {
-	return s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+	return s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // compareNatural orders free-form versions as a person would: runs of digits by

@@ -37,6 +37,9 @@ func TestSplitImageName(t *testing.T) {
 		{"a\nb_1_20260416", "", "", "", false},
 		{"a\tb_1_20260416", "", "", "", false},
 		{"fsl_1\x7f_20260416", "", "", "", false},
+		{"fsl\u009b31m_1_20260416", "", "", "", false}, // the one-character form of ESC [
+		{"a\u202eb_1_20260416", "", "", "", false},     // turns the writing direction
+		{"gehirn ä_1_20260416", "gehirn ä", "1", "20260416", true},
 	} {
 		app, version, date, ok := splitImageName(c.name)
 		if app != c.app || version != c.version || date != c.date || ok != c.ok {
