@@ -42,6 +42,7 @@ const (
 // ours bwrap has a process group of its own, which can be killed as one.
 type sandbox struct {
 	wires   map[int]wire
+	block   int    // our end of the block wire
 	options []byte // bwrap's, each ended by a NUL
 	group   int    // our process group; 0: we cannot see it, and bwrap stays in it
 	outer   int    // process ids
@@ -65,6 +66,7 @@ func startSandbox(e *Exec, files []uintptr) (*sandbox, error) {
 		}
 		s.wires[n] = w
 	}
+	s.block = s.wires[feedBlock].number
 	if err := errors.Join(s.number(e), s.give(feedBlock, []byte("x")), prctl(prSetSubreaper, 1)); err != nil {
 		s.close()
 		return nil, fmt.Errorf("prepare bwrap's start: %w", err)
@@ -202,10 +204,10 @@ func (s *sandbox) give(n int, text []byte) error {
 	return err
 }
 
-// began tells whether the tool was started. It is meaningful once the child has ended.
+// began tells whether the child has come to start the tool.
 func (s *sandbox) began() bool {
 	var left int32
-	_, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(s.wires[feedBlock].number), fionread, uintptr(unsafe.Pointer(&left)))
+	_, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(s.block), fionread, uintptr(unsafe.Pointer(&left)))
 	return e == 0 && left == 0
 }
 
@@ -264,10 +266,11 @@ func (e *Exec) run() (syscall.WaitStatus, error) {
 	return status, err
 }
 
-// handOn gives a signal to the tool. Where there is none yet it ends us, as it would the tool, and bwrap with us.
+// handOn gives a signal to the tool. Where there is none yet it ends us, as it would the tool, and bwrap with us. One that
+// came before the child was in our group would be lost if it were taken for the terminal's; twice it does no harm there.
 func (s *sandbox) handOn(sig syscall.Signal) {
 	switch ready := s.ready.Load(); {
-	case ready && !fromTerminal(sig):
+	case ready && (!s.began() || !fromTerminal(sig)):
 		_ = syscall.Kill(s.tool, sig) // it may have ended
 	case !ready && sig != syscall.SIGCONT && sig != syscall.SIGWINCH:
 		End(syscall.WaitStatus(sig))
