@@ -70,6 +70,7 @@ func (s *Source) strangers() []given {
 		{"at", s.At != ""}, {"servers", len(s.Servers) > 0}, {"public_keys", len(s.PublicKeys) > 0}, {"layout", s.Layout != ""}, {"path", s.Path != ""},
 		{"tag", s.Tag != ""}, {"root_hash", s.RootHash != ""}, {"revision", s.Revision != 0}, {"date", !s.Date.IsZero()},
 		{"external_url", s.ExternalURL != ""}, {"blacklist", s.Blacklist != ""}, {"order", s.Order != ""}, {"max_servers", s.MaxServers != 0},
+		{"follow_redirects", s.FollowRedirects},
 	}
 }
 

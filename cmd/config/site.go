@@ -43,6 +43,10 @@ func (s *Source) fromSite(dir string) error {
 		if geo, err := p.UseGeoAPI(); err == nil && geo && len(s.Servers) > 0 {
 			setDefault(&s.Order, "geo")
 		}
+		if follow, err := p.FollowRedirects(); err == nil && follow && len(s.Servers) > 0 {
+			s.FollowRedirects = true
+			note("follow_redirects", "CVMFS_FOLLOW_REDIRECTS")
+		}
 	}
 	if len(s.PublicKeys) == 0 {
 		named := keysParameter(p)

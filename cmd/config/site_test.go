@@ -108,10 +108,11 @@ func TestSiteDigest(t *testing.T) {
 }
 
 // TestSiteVariables: where the site has variant symlinks lead goes before the
-// environment, and comes to the worker. Its blacklist holds as well.
+// environment, and comes to the worker. Its blacklist, and that redirects are
+// followed, hold as well.
 func TestSiteVariables(t *testing.T) {
 	site := t.TempDir()
-	if err := os.WriteFile(filepath.Join(site, "default.local"), []byte("export SITE_SET=/shared\nSITE_EMPTY=\nCVMFS_X=1\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(site, "default.local"), []byte("export SITE_SET=/shared\nSITE_EMPTY=\nCVMFS_X=1\nCVMFS_SERVER_URL=http://a/@fqrn@\nCVMFS_FOLLOW_REDIRECTS=On\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	parsed, err := Parse([]byte("cvmfs_config = \"" + site + "\"\n"))
@@ -124,6 +125,9 @@ func TestSiteVariables(t *testing.T) {
 	}
 	if s := parsed.Sources[0]; s.Blacklist != filepath.Join(site, "blacklist") || !s.SiteBlacklist {
 		t.Errorf("the blacklist is %q, of the site: %v", s.Blacklist, s.SiteBlacklist)
+	}
+	if !parsed.Sources[0].FollowRedirects {
+		t.Error("redirects are not followed")
 	}
 	if own, err := Parse([]byte("cvmfs_config = \"" + site + "\"\n[[source]]\nblacklist = \"/own\"\n")); err != nil || own.Sources[0].Blacklist != "/own" || own.Sources[0].SiteBlacklist {
 		t.Errorf("%+v, %v", own, err)

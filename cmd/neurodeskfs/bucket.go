@@ -15,10 +15,6 @@ import (
 	"github.com/neurodesk/neurodeskfs/fs/tree"
 )
 
-// bucketRedirects is how many redirects object storage may send: buckets move,
-// and some services hand on to signed addresses.
-const bucketRedirects = 4
-
 // openBucket makes the images of a source on object storage. Nobody is asked
 // yet: a mount does not wait for them.
 func (d *daemon) openBucket(s config.Source) (*blob.Bucket, error) {
@@ -31,7 +27,7 @@ func (d *daemon) openBucket(s config.Source) (*blob.Bucket, error) {
 
 // newBucket is a source's bucket; o says where its files are kept.
 func newBucket(s config.Source, c fetch.Config, o blob.Options) (*blob.Bucket, error) {
-	c.Order, c.MaxRedirects = "", bucketRedirects
+	c.Order, c.MaxRedirects = "", maxRedirects // buckets move, and some services hand on to signed addresses
 	o.Name, o.URLs, o.Index, o.Files, o.Net, o.Logger = s.FQRN, s.URL, s.Index, s.Images, c, c.Logger
 	return blob.New(o)
 }

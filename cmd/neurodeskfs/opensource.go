@@ -62,15 +62,23 @@ func (d *daemon) openSources(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
+// maxRedirects is how many redirects are followed where they are, as many as the
+// reference client does.
+const maxRedirects = 4
+
 // netConfig is how the servers of a source are asked.
 func netConfig(s config.Source) fetch.Config {
-	return fetch.Config{
+	c := fetch.Config{
 		Servers: s.Servers, Proxies: s.Proxies, FallbackProxies: s.FallbackProxies, ShardProxies: s.ShardProxies,
 		Order: s.Order, MaxServers: s.MaxServers, PreferIPv6: s.PreferIPv6,
 		Timeout: time.Duration(s.Timeout), TimeoutDirect: time.Duration(s.TimeoutDirect), LowSpeedLimit: int64(s.LowSpeedLimit),
 		MaxRetries: int(s.MaxRetries), HostReset: time.Duration(s.HostReset), ProxyReset: time.Duration(s.ProxyReset), GiveUp: time.Duration(s.GiveUp),
 		CABundle: s.CABundle, UserAgent: userAgent, Logger: slog.New(slog.DiscardHandler),
 	}
+	if s.FollowRedirects {
+		c.MaxRedirects = maxRedirects
+	}
+	return c
 }
 
 // checkNet reports what is wrong with the servers, the proxies and the authorities

@@ -264,6 +264,10 @@ func TestDefaults(t *testing.T) {
 			t.Errorf("%s: %v, %v", value, geo, err)
 		}
 	}
+	p, _ = parse("CVMFS_FOLLOW_REDIRECTS=yes")
+	if follow, err := p.FollowRedirects(); !follow || err != nil {
+		t.Errorf("redirects: %v, %v", follow, err)
+	}
 	p, _ = parse("CVMFS_X=1\nexport SITE='a b'\nEMPTY=")
 	if got := p.Variables(); len(got) != 2 || got["SITE"] != "a b" {
 		t.Errorf("%q", got)

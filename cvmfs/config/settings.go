@@ -51,14 +51,20 @@ func (p Parameters) PublicKeys() []string {
 }
 
 // UseGeoAPI is CVMFS_USE_GEOAPI. Default false.
-func (p Parameters) UseGeoAPI() (bool, error) {
-	switch strings.ToLower(p.text("CVMFS_USE_GEOAPI")) {
-	case "yes", "on", "1", "true": // what the reference client takes
+func (p Parameters) UseGeoAPI() (bool, error) { return p.boolean("CVMFS_USE_GEOAPI") }
+
+// FollowRedirects is CVMFS_FOLLOW_REDIRECTS. Default false.
+func (p Parameters) FollowRedirects() (bool, error) { return p.boolean("CVMFS_FOLLOW_REDIRECTS") }
+
+// boolean reads what the reference client takes as true and false.
+func (p Parameters) boolean(key string) (bool, error) {
+	switch strings.ToLower(p.text(key)) {
+	case "yes", "on", "1", "true":
 		return true, nil
 	case "", "no", "off", "0", "false":
 		return false, nil
 	}
-	s := p.values["CVMFS_USE_GEOAPI"]
+	s := p.values[key]
 	return false, fmt.Errorf("%w: %s: %s=%.60q: write yes or no", ErrParameter, s.Origin, s.Key, s.Value)
 }
 
