@@ -54,9 +54,6 @@ func (r *Repository) Chunks(ctx context.Context, ref Ref) ([]catalog.Chunk, erro
 // it came in; that the copy is still what came in is for `cache verify` to say.
 func (r *Repository) LocalHash(ctx context.Context, e Entry) (h hash.Hash, ok bool, err error) {
 	o := object{hash: e.Hash, compression: e.Compression, size: e.Size}
-	if e.IsExternal() {
-		o.compression = catalog.None
-	}
 	obj, err := r.objects.store.Open(o.key())
 	if errors.Is(err, cache.ErrNotCached) {
 		return h, false, nil

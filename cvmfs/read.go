@@ -95,7 +95,7 @@ func (f *file) object(i int) object {
 	o := object{hash: c.Hash, compression: f.row.Compression, size: c.Size}
 	switch {
 	case f.row.IsExternal():
-		o.url, o.compression = f.url, catalog.None
+		o.url = f.url
 		if f.row.IsChunked() {
 			o.span = &[2]int64{c.Offset, c.Size}
 		}
