@@ -70,12 +70,10 @@ func gzipDecode(dst, src []byte) (int, error) {
 }
 
 // newZstd makes a decoder that writes into the given buffer only, however much
-// the frame promises.
+// the frame promises. The buffer is the window too: that a frame, as encoders of
+// streams make it, says how large a one it may need costs nothing.
 func newZstd() (decoder, error) {
-	d, err := zstd.NewReader(nil,
-		zstd.WithDecoderConcurrency(0),
-		zstd.WithDecoderMaxMemory(maxBlockSize),
-		zstd.WithDecodeAllCapLimit(true))
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		return nil, fmt.Errorf("squashfs: make a zstd decoder: %w", err)
 	}

@@ -212,6 +212,42 @@ func TestZstdBomb(t *testing.T) {
 	}
 }
 
+// TestZstdStream has frames of an encoder of streams: their size is not told, and
+// the window is larger than any block.
+func TestZstdStream(t *testing.T) {
+	decode, err := newZstd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{0, 1, 5000, metadataSize, 131072, maxBlockSize} {
+		var frame bytes.Buffer
+		e, err := zstd.NewWriter(&frame, zstd.WithWindowSize(8<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := newTree(t).text(size)
+		for _, part := range [][]byte{want[:size/2], want[size/2:]} {
+			if _, err := e.Write(part); err != nil || e.Flush() != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, more := range []int{0, 1, 300} {
+			dst := make([]byte, size+more)
+			if n, err := decode(dst, frame.Bytes()); err != nil || !bytes.Equal(dst[:n], want) {
+				t.Errorf("%d bytes into %d: %d, %v", size, len(dst), n, err)
+			}
+		}
+		if size > 0 {
+			if n, err := decode(make([]byte, size-1), frame.Bytes()); err == nil {
+				t.Errorf("%d bytes into one less: %d without an error", size, n)
+			}
+		}
+	}
+}
+
 // TestOptions: of all options only the version of lz4 streams matters.
 func TestOptions(t *testing.T) {
 	for i, c := range []struct {
