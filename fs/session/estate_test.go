@@ -184,13 +184,14 @@ func TestLeaveAndStay(t *testing.T) {
 // TestLeaveWithoutWhoIsDeaf: a standby that does not heed its dismissal holds up no
 // supervisor that makes room.
 func TestLeaveWithoutWhoIsDeaf(t *testing.T) {
+	program := self(t)
 	m := supervise(t, "plain", nil)
 	m.standby(t)
 	m.setMode("deaf")
 	m.kill(t)
 	m.standby(t)
 	m.setMode("plain")
-	if err := m.Upgrade(t.Context(), self(t)); err != nil {
+	if err := m.Upgrade(t.Context(), program); err != nil {
 		t.Fatal(err)
 	}
 	m.Leave()
