@@ -149,6 +149,11 @@ func prefetchHere(ctx context.Context, cfg *config.Config, fill *tier.Tier, apps
 	if fill != nil {
 		d.fill, d.tiers = fill, []*tier.Tier{fill}
 	}
+	d.ledger = new(ledger) // nobody follows
+	var err error
+	if d.kept.table, err = newTableFile(cfg.Cache.Dir); err != nil {
+		return PrefetchReport{}, err
+	}
 	if err := d.prepare(ctx, cfg); err != nil {
 		return PrefetchReport{}, err
 	}

@@ -2,10 +2,16 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/neurodesk/neurodeskfs/cmd/config"
 )
 
 func TestPrefetchLineFitsTheScreen(t *testing.T) {
@@ -46,5 +52,22 @@ func TestPrefetchPlainLines(t *testing.T) {
 	}
 	if n := strings.Count(out.String(), "\n"); n < 8 || n > 10 || strings.ContainsAny(out.String(), "\r\x1b") {
 		t.Errorf("%d lines: %q", n, out.String())
+	}
+}
+
+// TestPrefetchWithoutADaemon needs none of what a supervisor keeps for its workers.
+func TestPrefetchWithoutADaemon(t *testing.T) {
+	dir := t.TempDir()
+	images, file := filepath.Join(dir, "images"), filepath.Join(dir, "config.toml")
+	if err := errors.Join(os.Mkdir(images, 0o755), os.WriteFile(file, fmt.Appendf(nil, "[[source]]\nkind = \"dir\"\npath = %q\n", images), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Cache.Dir = filepath.Join(dir, "cache")
+	if _, err := prefetchHere(t.Context(), cfg, nil, []string{"none"}, func(step) {}); err == nil || !strings.Contains(err.Error(), "none") {
+		t.Error(err)
 	}
 }
