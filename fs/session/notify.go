@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -89,23 +90,45 @@ const notifierName = "nd-notifier"
 // has the connection open and nothing else: it may be all that is left of a worker
 // that was killed, and must keep no lock of the cache, no socket and no file then.
 func (s *Session) sendNotices() {
-	var ready bool
-	for {
-		select {
-		case <-s.done:
-			return
-		case n := <-s.notices:
-			if !ready {
-				runtime.LockOSThread() // the thread ends with this goroutine
-				if err := keepOnly(s.fd); err != nil {
-					s.log.Warn("fuse: a worker that is killed may be followed late", "err", err)
-				}
-				ready = true
+	select {
+	case <-s.done:
+	case first := <-s.notices:
+		onOwnThread(func() {
+			if err := keepOnly(s.fd); err != nil {
+				s.log.Warn("fuse: a worker that is killed may be followed late", "err", err)
 			}
-			_, err := unix.Write(s.fd, n.text)
-			n.sent <- err
-		}
+			s.send(first)
+			for {
+				select {
+				case <-s.done:
+					return
+				case n := <-s.notices:
+					s.send(n)
+				}
+			}
+		})
 	}
+}
+
+func (s *Session) send(n notice) {
+	_, err := unix.Write(s.fd, n.text)
+	n.sent <- err
+}
+
+// onOwnThread calls do on a thread that ends with it, and is not the process's
+// first: what that has open, and how it is called, is what /proc/self shows.
+func onOwnThread(do func()) {
+	var own sync.WaitGroup
+	own.Go(func() {
+		runtime.LockOSThread() // the thread ends with this goroutine
+		if unix.Gettid() != unix.Getpid() {
+			do()
+			return
+		}
+		onOwnThread(do) // on another, as this one is taken
+		runtime.UnlockOSThread()
+	})
+	own.Wait()
 }
 
 // keepOnly gives the calling thread a table of descriptors of its own, in which fd
