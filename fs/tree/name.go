@@ -62,8 +62,8 @@ func interpreterVersion(name string) bool {
 }
 
 // DefaultNever are the names that never stand in M/bin: shells, interpreters,
-// core utilities and package tools, which would shadow the host's or surprise
-// a script.
+// core utilities, package tools, and what starts jobs and their ranks, which would
+// shadow the host's or surprise a script.
 var DefaultNever = strings.Fields(`
 	sh bash dash zsh ksh csh tcsh fish ash rbash busybox
 	python python2 python3 ipython ipython3 pydoc pydoc3 idle idle3 2to3
@@ -81,6 +81,7 @@ var DefaultNever = strings.Fields(`
 	unzip zstd diff patch cmp ed vi vim nano emacs man info top ps pgrep pkill free watch time tput clear reset
 	curl wget rsync git svn make cmake gcc g++ cc c++ cpp ld as ar nm strip ranlib objdump gdb strace ldd
 	openssl gpg dbus-daemon xdg-open apptainer singularity bwrap docker podman module ml
+	mpirun mpiexec orterun srun sbatch salloc scancel squeue sacct sinfo qsub qstat qdel
 `)
 
 func neverSet(names []string) map[string]bool {

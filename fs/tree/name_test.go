@@ -64,7 +64,7 @@ func TestPlausible(t *testing.T) {
 	for _, name := range []string{
 		"", ".DS_Store", ".11", "++", "-console", "-ctrl.py", "with space", "a/b", "a\nb", "123", "7.1", "$HOME", "a;b", "a*", "a'b", "ümlaut", "a\\b", "a|b", "a&b", "(a)", "a<b", "a\"b", "#a", "!a",
 		"python", "python3", "python3.11", "python2.7", "R", "Rscript", "R-4.3", "julia", "julia-1.9", "bash", "sh", "conda", "pip", "pip3", "pip3.10",
-		"ls", "cat", "curl", "perl5.36.0", "tclsh8.6", "2to3", "2to3-3.11", "gcc-12", "g++-12", "node18", "[", "env", "test", "pydoc3.11", "idle3.11", "php8.2", "lua5.4", "apptainer", "bwrap",
+		"ls", "cat", "curl", "perl5.36.0", "tclsh8.6", "2to3", "2to3-3.11", "gcc-12", "g++-12", "node18", "[", "env", "test", "pydoc3.11", "idle3.11", "php8.2", "lua5.4", "apptainer", "bwrap", "mpirun", "srun",
 	} {
 		if plausible(name, never) {
 			t.Errorf("%q is shown in bin", name)
