@@ -102,7 +102,7 @@ func TestMountPointBehindALink(t *testing.T) {
 	if r.Status != 0 || !strings.Contains(r.Stdout, "data\n") {
 		t.Errorf("run: %+v", r)
 	}
-	syscall.Kill(m.daemon(), syscall.SIGKILL)
+	m.killSupervisor()
 	wantRun(t, 0, "mount", "--config", m.Config, m.Dir) // starts another
 	syscall.Kill(m.daemon(), syscall.SIGTERM)
 	m.gone()
