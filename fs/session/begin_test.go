@@ -108,3 +108,21 @@ func TestManySuspectsAreTriedSoon(t *testing.T) {
 		}
 	}
 }
+
+// TestNobodyCutsWhatIsMapped: a worker that was taken over cannot end its supervisor
+// by cutting off what both have mapped.
+func TestNobodyCutsWhatIsMapped(t *testing.T) {
+	for name, make := range map[string]func() (*os.File, error){fileBoard: newBoard, fileJournal: newJournal} {
+		f, err := make()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := f.Truncate(0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := forget(f, 1); err != nil { // which gives pages back
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

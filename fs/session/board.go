@@ -91,14 +91,20 @@ func unmapBoard(b *board) {
 	_ = unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(b)), boardSize))
 }
 
-// memoryFile is a file without a name in memory, of size bytes.
+// memoryFile is a file without a name in memory, of size bytes. Unless that is 0,
+// it stays so large: who has it mapped is ended by the kernel where it was cut off,
+// and root's worker, which has it too, may have been taken over.
 func memoryFile(name string, size int64) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("session: %s: %w", name, os.NewSyscallError("memfd_create", err))
 	}
 	f := os.NewFile(uintptr(fd), name)
-	if err := f.Truncate(size); err != nil {
+	err = f.Truncate(size)
+	if err == nil && size > 0 {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("session: %s: %w", name, err)
 	}
