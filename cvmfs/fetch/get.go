@@ -178,7 +178,7 @@ func (w *walk) next() *try {
 			w.c.chain.resetProxies()
 			continue
 		}
-		t := &try{c: w.c, req: w.req, host: h, proxy: p, lastHost: !others, lastProxy: !more, noCache: w.req.NoCache}
+		t := &try{c: w.c, req: w.req, host: h, proxy: p, later: len(w.tried) > 0, lastHost: !others, lastProxy: !more, noCache: w.req.NoCache}
 		t.url = h.base.String()
 		if w.only == nil {
 			t.url = h.at(w.req.Path)

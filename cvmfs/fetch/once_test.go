@@ -256,7 +256,7 @@ func TestUrgent(t *testing.T) {
 		queue := func(n int, ctx context.Context, weight int) {
 			for range n {
 				go func() {
-					if slot, err := s.acquire(ctx, weight, nil); err == nil {
+					if slot, err := s.acquire(ctx, weight, false, nil); err == nil {
 						granted <- turn{slot, ctx == t.Context()}
 					}
 				}()
@@ -303,7 +303,7 @@ func TestSlotsLeave(t *testing.T) {
 		s := newSlots(1)
 		var taken []*ticket
 		for _, ctx := range []context.Context{t.Context(), Urgent(t.Context())} {
-			slot, err := s.acquire(ctx, largeWeight, nil)
+			slot, err := s.acquire(ctx, largeWeight, false, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -313,7 +313,7 @@ func TestSlotsLeave(t *testing.T) {
 			ctx, cancel := context.WithCancel(ctx)
 			got := make(chan error)
 			go func() {
-				_, err := s.acquire(ctx, smallWeight, nil)
+				_, err := s.acquire(ctx, smallWeight, false, nil)
 				got <- err
 			}()
 			synctest.Wait()
@@ -341,7 +341,7 @@ func TestSlotsWeights(t *testing.T) {
 			granted := make(chan *ticket, 100)
 			for range cap(granted) {
 				go func() {
-					if slot, err := s.acquire(ctx, weight, nil); err == nil {
+					if slot, err := s.acquire(ctx, weight, false, nil); err == nil {
 						granted <- slot
 					}
 				}()

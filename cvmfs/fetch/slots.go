@@ -31,7 +31,7 @@ type slots struct {
 	inUse    int
 	apart    int       // what is in use of aside
 	count    int       // downloads that inUse and apart stand for
-	demand   list.List // of *ticket, first come first served
+	demand   list.List // of *ticket, first come first served, save those that ask again
 	urgent   list.List // those of demand that are urgent
 	prefetch list.List
 }
@@ -40,6 +40,7 @@ type slots struct {
 type ticket struct {
 	weight  int
 	urgent  bool
+	again   bool
 	ready   chan struct{} // closed with the grant
 	granted bool          // guarded by slots.mu, like all below
 	apart   bool          // granted from the room for urgent ones
@@ -67,13 +68,14 @@ func weigh(limit int64) int {
 
 // acquire takes weight of the slots, which the caller gives back with release, or
 // returns the context's cause. The context says whether it is prefetch or urgent;
-// a prefetch becomes an on-demand download when promoted is closed.
-func (s *slots) acquire(ctx context.Context, weight int, promoted <-chan struct{}) (*ticket, error) {
-	t := &ticket{weight: weight, urgent: isUrgent(ctx), ready: make(chan struct{})}
+// a prefetch becomes an on-demand download when promoted is closed. again: it has had
+// its turn, which failed, and goes before the others.
+func (s *slots) acquire(ctx context.Context, weight int, again bool, promoted <-chan struct{}) (*ticket, error) {
+	t := &ticket{weight: weight, urgent: isUrgent(ctx), again: again, ready: make(chan struct{})}
 	s.mu.Lock()
 	if IsPrefetch(ctx) {
 		t.queue = &s.prefetch
-		t.place = s.prefetch.PushBack(t)
+		t.place = t.push(&s.prefetch)
 	} else {
 		promoted = nil
 		s.demanded(t)
@@ -110,10 +112,18 @@ func (s *slots) acquire(ctx context.Context, weight int, promoted <-chan struct{
 // demanded puts t behind those that somebody waits for. mu is held.
 func (s *slots) demanded(t *ticket) {
 	t.queue = &s.demand
-	t.place = s.demand.PushBack(t)
+	t.place = t.push(&s.demand)
 	if t.urgent {
-		t.ahead = s.urgent.PushBack(t)
+		t.ahead = t.push(&s.urgent)
 	}
+}
+
+// push puts t where it waits in a queue.
+func (t *ticket) push(queue *list.List) *list.Element {
+	if t.again {
+		return queue.PushFront(t)
+	}
+	return queue.PushBack(t)
 }
 
 // leave takes t out of where it waits. mu is held.

@@ -27,6 +27,7 @@ type try struct {
 	host      *host
 	proxy     *proxy
 	url       string
+	later     bool // the request has failed elsewhere
 	lastHost  bool // no other server is left to this request
 	lastProxy bool // no other proxy is left for this server
 	noCache   bool
@@ -83,7 +84,7 @@ func (t *try) RoundTrip(req *http.Request) (*http.Response, error) {
 	if f, ok := ctx.Value(flightKey{}).(*flight); ok {
 		promoted = f.promoted
 	}
-	slot, err := t.c.slots.acquire(ctx, t.weight(), promoted)
+	slot, err := t.c.slots.acquire(ctx, t.weight(), t.later || !t.started.IsZero(), promoted)
 	if err != nil {
 		return nil, err
 	}
