@@ -30,13 +30,7 @@ func TestServant(t *testing.T) {
 // TestServantOwnsTheCache: what an earlier version left as root is the servant's,
 // and nothing outside.
 func TestServantOwnsTheCache(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("nobody else can give files away")
-	}
-	s, err := findServant("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := rootsServant(t)
 	top := t.TempDir()
 	made := filepath.Join(top, "made") // as MkdirAll made it
 	dir := filepath.Join(made, "cache")
@@ -82,13 +76,7 @@ func TestServantOwnsTheCache(t *testing.T) {
 // servant's cache, though the worker of one is at work there before another is
 // through with it.
 func TestServantsCacheIsTakenOnce(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("nobody else can give files away")
-	}
-	s, err := findServant("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := rootsServant(t)
 	for range 10 {
 		dir := t.TempDir()
 		for i := range 200 {
@@ -123,13 +111,7 @@ func TestServantsCacheIsTakenOnce(t *testing.T) {
 // TestServantIsGivenNothingByALink: where the servant may write, it could put a
 // link to root's own in the place of its cache.
 func TestServantIsGivenNothingByALink(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("nobody else can give files away")
-	}
-	s, err := findServant("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := rootsServant(t)
 	for _, row := range []struct{ of, want int }{{s.uid, 0}, {0, s.uid}} {
 		top := t.TempDir()
 		roots, link := filepath.Join(top, "roots"), filepath.Join(top, "link")
@@ -184,4 +166,17 @@ func TestDeniedIsExplainedOnce(t *testing.T) {
 	if plain := d.explainDenied(fs.ErrPermission); plain != fs.ErrPermission {
 		t.Error(plain)
 	}
+}
+
+// rootsServant is the servant that root has by default. Only root can give files away.
+func rootsServant(t *testing.T) servant {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("nobody else can give files away")
+	}
+	s, err := findServant("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -63,22 +63,7 @@ func TestOverlayPartition(t *testing.T) {
 // addOverlay is the SIF with an overlay partition in a group.
 func addOverlay(t *testing.T, file memory, group uint32) memory {
 	t.Helper()
-	b := sif.NewBuffer(bytes.Clone(file))
-	f, err := sif.LoadContainer(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	input, err := sif.NewDescriptorInput(sif.DataPartition, strings.NewReader("ext3"), sif.OptGroupID(group), sif.OptPartitionMetadata(sif.FsExt3, sif.PartOverlay, "amd64"))
-	if err == nil {
-		err = f.AddObject(input)
-	}
-	if err == nil {
-		err = f.UnloadContainer()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return memory(b.Bytes())
+	return addObject(t, file, sif.DataPartition, "ext3", sif.OptGroupID(group), sif.OptPartitionMetadata(sif.FsExt3, sif.PartOverlay, "amd64"))
 }
 
 // TestOneDamagedInode: a directory is listed whole, whatever became of one of the

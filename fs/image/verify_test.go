@@ -94,13 +94,19 @@ func sign(t testing.TB, file memory, keys ...*openpgp.Entity) memory {
 // --key` makes it with an x.509 key: a DSSE envelope.
 func signDSSE(t testing.TB, file memory) memory {
 	t.Helper()
-	b := sif.NewBuffer(bytes.Clone(file))
 	const envelope = `{"payloadType":"application/vnd.sylabs.sif-metadata+json","payload":"e30=","signatures":[{"keyid":"","sig":"AAAA"}]}`
+	return addObject(t, file, sif.DataSignature, envelope, sif.OptNoGroup(), sif.OptLinkedGroupID(1), sif.OptSignatureMetadata(crypto.SHA256, nil))
+}
+
+// addObject is the SIF with one object more.
+func addObject(t testing.TB, file memory, kind sif.DataType, content string, options ...sif.DescriptorInputOpt) memory {
+	t.Helper()
+	b := sif.NewBuffer(bytes.Clone(file))
 	f, err := sif.LoadContainer(b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	input, err := sif.NewDescriptorInput(sif.DataSignature, strings.NewReader(envelope), sif.OptNoGroup(), sif.OptLinkedGroupID(1), sif.OptSignatureMetadata(crypto.SHA256, nil))
+	input, err := sif.NewDescriptorInput(kind, strings.NewReader(content), options...)
 	if err == nil {
 		err = f.AddObject(input)
 	}

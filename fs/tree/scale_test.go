@@ -63,15 +63,7 @@ func TestComparingGivesNoNumbers(t *testing.T) {
 // TestComparingOpensNoSilentImage: of the builds of an app that is known by its
 // name, none is looked into to see what a new revision changed.
 func TestComparingOpensNoSilentImage(t *testing.T) {
-	s := newSite(t, func(tree *cvmfstest.Tree) {
-		for i := range 200 {
-			tree.File(fmt.Sprintf("all/tool%d:%d.0--h_0", i/20, i%20), fmt.Appendf(nil, "image %d", i), 0o755)
-		}
-		tree.Nested("all")
-	})
-	s.layout, s.path = LayoutFlat, "/all"
-	tree := s.open()
-	complete(t, tree)
+	s, tree := silentSite(t, 200, 20)
 	listAll(t, tree)
 	want := records(t, tree)
 	s.content.File("all/tool3:99.0--h_0", []byte("a new one"), 0o755)
@@ -102,15 +94,7 @@ func TestComparingOpensNoSilentImage(t *testing.T) {
 // with the same numbers, in each revision that has the same images, whether somebody
 // asked for one or not. An image that is published anew is seen for the first time.
 func TestARevisionGivesNoNumbersToWhatStays(t *testing.T) {
-	s := newSite(t, func(tree *cvmfstest.Tree) {
-		for i := range 20 {
-			tree.File(fmt.Sprintf("all/tool%d:%d.0--h_0", i/10, i%10), fmt.Appendf(nil, "image %d", i), 0o755)
-		}
-		tree.Nested("all")
-	})
-	s.layout, s.path = LayoutFlat, "/all"
-	tree := s.open()
-	complete(t, tree)
+	s, tree := silentSite(t, 20, 10)
 	look := func() string {
 		listAll(t, tree)
 		list(t, tree, "modules/tool1")
@@ -146,4 +130,20 @@ func TestARevisionGivesNoNumbersToWhatStays(t *testing.T) {
 	if err != nil || c.Revision != s.client.Head().Revision {
 		t.Errorf("the new image is told to be of revision %d, %v; it is of %d", c.Revision, err, s.client.Head().Revision)
 	}
+}
+
+// silentSite is a mount of n images of the flat layout, each app having so many, which
+// tell no commands.
+func silentSite(t *testing.T, n, each int) (*site, *Tree) {
+	t.Helper()
+	s := newSite(t, func(tree *cvmfstest.Tree) {
+		for i := range n {
+			tree.File(fmt.Sprintf("all/tool%d:%d.0--h_0", i/each, i%each), fmt.Appendf(nil, "image %d", i), 0o755)
+		}
+		tree.Nested("all")
+	})
+	s.layout, s.path = LayoutFlat, "/all"
+	tree := s.open()
+	complete(t, tree)
+	return s, tree
 }
