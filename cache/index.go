@@ -90,7 +90,10 @@ func guard(fn func() error) (err error) {
 // later is set.
 func openIndex(path string, mode os.FileMode, later bool) (*index, contents) {
 	x := &index{path: path, mode: mode}
-	why := checkIndexFile(path)
+	why := freeIndex(path, mode)
+	if why == nil {
+		why = checkIndexFile(path)
+	}
 	if why == nil {
 		var c contents
 		if why = x.open(false); why == nil {
@@ -120,7 +123,7 @@ func openIndex(path string, mode os.FileMode, later bool) (*index, contents) {
 // isScarcity tells what this process lacks, such as the address space that a batch
 // system limits, from what is wrong with a file.
 func isScarcity(err error) bool {
-	for _, e := range []error{syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, berrors.ErrTimeout} {
+	for _, e := range []error{syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, errIndexHeld, berrors.ErrTimeout} {
 		if errors.Is(err, e) {
 			return true
 		}
