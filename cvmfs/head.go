@@ -196,7 +196,7 @@ func (r *Repository) manifest(ctx context.Context) (m *trust.Manifest, found *ev
 	if knownErr == nil {
 		asking, cancel = sparing(ctx)
 	}
-	m, e, err := r.fetchManifest(asking)
+	m, e, err := r.fetchManifest(asking, knownErr != nil)
 	cancel()
 	if err == nil && knownErr != nil {
 		// The whitelist that was kept may have expired; what the manifest says
@@ -284,20 +284,21 @@ func (r *Repository) recall(ctx context.Context, kept, whitelist []byte) (*trust
 	return m, &e, err
 }
 
-// fetchManifest asks the servers in turn until one's manifest holds.
-func (r *Repository) fetchManifest(ctx context.Context) (m *trust.Manifest, e evidence, err error) {
+// fetchManifest asks the servers in turn until one's manifest holds. needed: no
+// other is known.
+func (r *Repository) fetchManifest(ctx context.Context, needed bool) (m *trust.Manifest, e evidence, err error) {
 	whitelist := make(chan error, 1)
 	ctx, cancel := context.WithCancel(fetch.Urgent(ctx))
 	defer cancel()
 	var list []byte
 	go func() { // beside the manifest: it saves a round trip
 		var err error
-		list, err = r.fetchWhitelist(ctx)
+		list, err = r.fetchWhitelist(ctx, needed)
 		whitelist <- err
 	}()
 	var listErr error
 	waited := false
-	err = r.opts.Net.Get(ctx, fetch.Request{Path: ".cvmfspublished", Limit: maxEvidence, Hurry: true, Accept: func(ctx context.Context, body io.Reader) error {
+	err = r.opts.Net.Get(ctx, fetch.Request{Path: ".cvmfspublished", Limit: maxEvidence, Hurry: true, Needed: needed, Accept: func(ctx context.Context, body io.Reader) error {
 		b, err := io.ReadAll(body)
 		if err != nil {
 			return fmt.Errorf("%w: %w", fetch.ErrContent, err)
@@ -330,8 +331,8 @@ func (r *Repository) fetchManifest(ctx context.Context) (m *trust.Manifest, e ev
 
 // fetchWhitelist asks the servers in turn until one's whitelist is signed by a
 // master key and in date.
-func (r *Repository) fetchWhitelist(ctx context.Context) (list []byte, err error) {
-	err = r.opts.Net.Get(ctx, fetch.Request{Path: ".cvmfswhitelist", Limit: maxEvidence, Hurry: true, Accept: func(_ context.Context, body io.Reader) error {
+func (r *Repository) fetchWhitelist(ctx context.Context, needed bool) (list []byte, err error) {
+	err = r.opts.Net.Get(ctx, fetch.Request{Path: ".cvmfswhitelist", Limit: maxEvidence, Hurry: true, Needed: needed, Accept: func(_ context.Context, body io.Reader) error {
 		b, err := io.ReadAll(body)
 		if err != nil {
 			return fmt.Errorf("%w: %w", fetch.ErrContent, err)

@@ -39,6 +39,9 @@ type Request struct {
 	// so is asked twice while another is left. Wrong bytes are asked for once more,
 	// past the caches on the way.
 	Hurry bool
+	// Needed, with Hurry, is for what nothing kept can take the place of: the last
+	// server that is left has its usual time, through the last proxy.
+	Needed bool
 	// Accept reads the body of one attempt to its end and verifies it. It is
 	// called anew for each attempt and has to start over. An error that wraps
 	// ErrContent means that the bytes are wrong, and the next attempt follows; so

@@ -210,6 +210,25 @@ func TestProbeFirstIsDead(t *testing.T) {
 	})
 }
 
+// TestTheLastServerOfANeededRequest has its usual time: a slow one is better than none.
+func TestTheLastServerOfANeededRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, nw *network, open func(Config) *Client) {
+		nw.add(t, "a", replica{wait: 7 * time.Second}.answer)
+		nw.add(t, "b", replica{wait: 7 * time.Second}.answer)
+		for _, needed := range []bool{true, false} {
+			start := time.Now()
+			err := open(Config{Servers: servers("a", "b")}).Get(t.Context(), Request{Path: "x", Hurry: true, Needed: needed, Accept: want("x").Accept})
+			if (err == nil) != needed {
+				t.Errorf("needed %v: %v", needed, err)
+			}
+			if needed {
+				between(t, start, 11*time.Second, 12*time.Second) // 4 s of the first, 7 s of the last
+			}
+		}
+		time.Sleep(time.Minute) // the servers still sleep
+	})
+}
+
 // TestProbeAgain: when the first turns bad, but not before the pause has passed.
 func TestProbeAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, nw *network, open func(Config) *Client) {

@@ -138,7 +138,7 @@ const hurryTimeout = 4 * time.Second
 
 func (t *try) timeout() time.Duration {
 	limit := t.proxy.timeout
-	if t.req.Hurry {
+	if t.req.Hurry && !(t.req.Needed && t.lastHost && t.lastProxy) {
 		limit = min(limit, hurryTimeout)
 	}
 	if t.patience > 0 {
