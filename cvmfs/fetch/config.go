@@ -67,8 +67,9 @@ type Config struct {
 	HostReset, ProxyReset time.Duration
 
 	// GiveUp is the time after which a request that has met nothing but failures
-	// makes no further try. A try that is under way then is not cut short, so that a
-	// long transfer is none the worse for it. Default 1 min.
+	// makes no further try; what it waits for its turns does not count. A try that
+	// is under way then is not cut short, so that a long transfer is none the worse
+	// for it. Default 1 min.
 	GiveUp time.Duration
 
 	// MaxInFlight bounds the downloads at one time. Default 16. Four whose

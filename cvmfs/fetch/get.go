@@ -124,6 +124,7 @@ func (c *Client) Get(ctx context.Context, r Request) error {
 			return w.fail()
 		}
 		f := t.run(merged)
+		began = began.Add(t.queued) // to wait for a turn is no failure
 		switch {
 		case t.accepted:
 			c.chain.delivered(t.host, t.proxy, w.hosts, w.suspects)

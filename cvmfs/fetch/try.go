@@ -34,6 +34,7 @@ type try struct {
 	once      bool          // never ask again
 	patience  time.Duration // the greatest time-out; 0: as configured
 	started   time.Time     // of the last attempt, when it had its slot
+	queued    time.Duration // that the attempts have waited for theirs
 	conn      net.Conn      // of the last attempt, if it had one
 	retries   int
 	body      *body
@@ -84,7 +85,9 @@ func (t *try) RoundTrip(req *http.Request) (*http.Response, error) {
 	if f, ok := ctx.Value(flightKey{}).(*flight); ok {
 		promoted = f.promoted
 	}
+	came := time.Now()
 	slot, err := t.c.slots.acquire(ctx, t.weight(), t.later || !t.started.IsZero(), promoted)
+	t.queued += time.Since(came)
 	if err != nil {
 		return nil, err
 	}

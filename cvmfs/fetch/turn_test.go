@@ -122,3 +122,35 @@ func TestWhoFailedHasHadItsTurn(t *testing.T) {
 		t.Errorf("asked in this order: %q", order)
 	}
 }
+
+// TestGiveUpCountsNoTurn: what a request waits for its turn is no failure: behind
+// transfers of more than a minute it asks the next server all the same.
+func TestGiveUpCountsNoTurn(t *testing.T) {
+	bubble(t, func(t *testing.T, nw *network, open func(Config) *Client) {
+		nw.add(t, "a", func(n int, w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/long" {
+				drips(200_000, 2000)(n, w, r)
+				return
+			}
+			w.WriteHeader(http.StatusInternalServerError)
+		})
+		nw.add(t, "b", ok)
+		c := open(Config{Servers: []string{"http://a", "http://b"}, MaxInFlight: 1})
+		long := make(chan error)
+		go func() {
+			long <- c.Get(t.Context(), Request{Path: "long", Accept: func(_ context.Context, body io.Reader) error {
+				_, err := io.Copy(io.Discard, body)
+				return err
+			}})
+		}()
+		synctest.Wait()
+		start := time.Now()
+		if err := c.Get(t.Context(), want("x")); err != nil {
+			t.Error(err)
+		}
+		between(t, start, 99*time.Second, 101*time.Second)
+		if err := <-long; err != nil {
+			t.Error(err)
+		}
+	})
+}
