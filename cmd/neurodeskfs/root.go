@@ -113,9 +113,14 @@ func run(args []string) int {
 	}
 	root := newRoot()
 	root.SetArgs(args[1:])
+	out := &output{file: os.Stdout}
+	root.SetOut(out)
 	err := checkCommand(root, args[1:])
 	if err == nil {
 		err = root.Execute()
+	}
+	if err == nil {
+		err = out.err
 	}
 	if err == nil {
 		return exitOK

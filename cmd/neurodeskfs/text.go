@@ -134,10 +134,29 @@ func wrap(out io.Writer, head, text string) {
 
 // isTerminal says whether a person looks at what is written.
 func isTerminal(out io.Writer) bool {
-	f, ok := out.(*os.File)
+	f, ok := out.(interface{ Fd() uintptr })
 	if !ok {
 		return false
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
+
+// output is stdout that keeps its first error: what prints line by line looks at
+// none, and a result that a full disk has cut is no success.
+type output struct {
+	file *os.File
+	err  error
+}
+
+// Write implements io.Writer.
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.file.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
+// Fd is for isTerminal.
+func (o *output) Fd() uintptr { return o.file.Fd() }
