@@ -327,3 +327,30 @@ func TestCheckFolder(t *testing.T) {
 		}
 	}
 }
+
+// TestABuildWithoutADateIsItsVersion: where one folder has tool_1.0 and another
+// tool_1.0_20240101, apps/tool/1.0 can be the former only, so that bin, default,
+// modules and a site's pin mean that one too.
+func TestABuildWithoutADateIsItsVersion(t *testing.T) {
+	plain, dated := t.TempDir(), t.TempDir()
+	put(t, plain+"/tool_1.0.sqsh", "hsqs", 0o644)
+	put(t, dated+"/tool_1.0_20240101.sqsh", "hsqs", 0o644)
+	put(t, dated+"/tool_1.0_20250101.sqsh", "hsqs", 0o644)
+	folder := func(name, dir string) *Source { return &Source{Dir: dir, Name: name, Folder: true} }
+	tree := openSources(t, []*Source{folder("a", plain), folder("b", dated)}, &memMemo{}, nil)
+	complete(t, tree)
+	if got := read(t, tree, "apps/tool/default"); got != "1.0" {
+		t.Errorf("default is %s", got)
+	}
+	if got := read(t, tree, "modules/tool/1.0.lua"); !strings.Contains(got, `"/m/apps/tool/1.0/bin"`) {
+		t.Errorf("the module is of another build:\n%s", got)
+	}
+	o, _, err := tree.index.Load().owner(t.Context(), "tool")
+	if err != nil || o.Winner.build() != "tool/1.0" || o.Others[0].build() != "tool/1.0_20250101" {
+		t.Errorf("bin has %s, then %+v: %v", o.Winner.build(), o.Others, err)
+	}
+	list, _, err := tree.index.Load().app(t.Context(), "tool")
+	if m := (pins{"tool": "1.0"}).of("tool", list); err != nil || m.build() != "1.0" {
+		t.Errorf("a pin is of %s: %v", m.build(), err)
+	}
+}

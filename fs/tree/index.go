@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -188,7 +186,7 @@ func (x *index) listOnce(s store) bool {
 	x.listErr[s.name()] = err
 	for _, list := range x.byApp {
 		slices.SortFunc(list, func(a, b *img) int {
-			return cmp.Or(-compareNatural(a.version, b.version), -strings.Compare(a.date, b.date))
+			return newerFirst(a.version, a.date, b.version, b.date)
 		})
 	}
 	return err == nil || errors.Is(err, iofs.ErrNotExist)

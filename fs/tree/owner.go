@@ -40,8 +40,7 @@ func own(command string, list []Candidate) Owner {
 			order(b.Silent, a.Silent),
 			cmp.Compare(a.Commands, b.Commands),
 			strings.Compare(a.App, b.App),
-			-compareNatural(a.Version, b.Version),
-			-strings.Compare(a.Date, b.Date),
+			newerFirst(a.Version, a.Date, b.Version, b.Date),
 		)
 	})
 	o := Owner{Winner: list[0], Others: list[1:]}

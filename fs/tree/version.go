@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"cmp"
 	"strings"
 	"unicode"
 )
@@ -28,6 +29,13 @@ func splitImageName(s string) (app, version, date string, ok bool) {
 
 func nameable(s string) bool {
 	return s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// newerFirst orders the builds of an app. One without a date goes before others of
+// its version, for it is what that version's name means in M/apps: so bin, default,
+// pins and modules mean it too.
+func newerFirst(aVersion, aDate, bVersion, bDate string) int {
+	return cmp.Or(-compareNatural(aVersion, bVersion), order(aDate == "", bDate == ""), -strings.Compare(aDate, bDate))
 }
 
 // compareNatural orders free-form versions as a person would: runs of digits by
