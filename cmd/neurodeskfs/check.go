@@ -14,7 +14,6 @@ import (
 
 	"github.com/neurodesk/neurodeskfs/cmd/check"
 	"github.com/neurodesk/neurodeskfs/fs/image"
-	"github.com/neurodesk/neurodeskfs/fs/launch"
 	"github.com/neurodesk/neurodeskfs/fs/tree"
 )
 
@@ -141,7 +140,7 @@ func appImage(m, name string) (local tree.Local, err error) {
 	}
 	at := cmd.Image
 	if strings.Contains(at, "://") { // on object storage, which the mount shows as a file
-		at = filepath.Join(m, "apps", cmd.App, launch.Locked{Version: cmd.Version, Date: cmd.Date}.Build(), "image.sif")
+		at = filepath.Join(m, "apps", cmd.App, cmd.Build(), "image.sif")
 	} else if fqrn, path, ok := strings.Cut(cmd.Image, ":"); ok && !filepath.IsAbs(cmd.Image) {
 		at = filepath.Join(m, "cvmfs", fqrn, path)
 	}

@@ -56,8 +56,7 @@ func appEnv(m, name string) (string, error) {
 	if cmd.Retired != "" {
 		return "", failf(exitFailure, "%s/%s was retired: %s", cmd.App, cmd.Version, cmd.Retired)
 	}
-	build := strings.TrimSuffix(cmd.Version+"_"+cmd.Date, "_")
-	dir := filepath.Join(m, "apps", cmd.App, build)
+	dir := filepath.Join(m, "apps", cmd.App, cmd.Build())
 	if lockedPlace(cmd.Rootfs) {
 		dir = filepath.Dir(cmd.Rootfs)
 	}

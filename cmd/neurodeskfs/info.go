@@ -95,10 +95,10 @@ func appInfo(m, name string, warn io.Writer) (AppInfo, error) {
 		if i.App != cmd.App {
 			continue
 		}
-		info.Builds = append(info.Builds, Build{buildName(i), i.Retired, buildName(i) == filepath.Base(standard)})
+		info.Builds = append(info.Builds, Build{i.Build(), i.Retired, i.Build() == filepath.Base(standard)})
 		if i.Version == cmd.Version && i.Date == cmd.Date {
 			info.Commands = slices.Sorted(slices.Values(i.Commands))
-			info.Path, info.Repository = filepath.Join(m, "apps", i.App, buildName(i)), i.FQRN
+			info.Path, info.Repository = filepath.Join(m, "apps", i.App, i.Build()), i.FQRN
 		}
 	}
 	own := filepath.Join(cmd.App, filepath.Base(info.Path))

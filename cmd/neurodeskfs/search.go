@@ -82,7 +82,7 @@ func searchApps(l tree.Listing, words []string) []Match {
 			m = &Match{App: i.App, Versions: []string{}, Commands: []string{}, Owns: map[string]string{}}
 			apps[i.App], commands[i.App] = m, make(map[string]bool)
 		}
-		m.Versions = append(m.Versions, buildName(i))
+		m.Versions = append(m.Versions, i.Build())
 		for _, name := range i.Commands {
 			commands[i.App][name] = true
 		}
@@ -212,12 +212,4 @@ func fitList(words []string, width int) string {
 		text = next
 	}
 	return clip(text, width)
-}
-
-// buildName is VERSION_DATE, the name of the image's folder in M/apps/NAME.
-func buildName(i tree.Listed) string {
-	if i.Date == "" {
-		return i.Version
-	}
-	return i.Version + "_" + i.Date
 }

@@ -89,7 +89,7 @@ func find(m string, l tree.Listing, command string, warn io.Writer) ([]Found, er
 	}
 	for _, i := range l.Images {
 		if slices.Contains(i.Commands, command) {
-			build := i.App + "/" + buildName(i)
+			build := i.App + "/" + i.Build()
 			list = append(list, Found{inApps(build), build, false, "not in bin: the host's own, no plausible name, or its image lists no commands"})
 		}
 	}
@@ -115,7 +115,7 @@ func pinnedFirst(m string, list []Found, command string, warn io.Writer) ([]Foun
 	if err != nil || pin == nil {
 		return list, err
 	}
-	build := cmd.App + "/" + strings.TrimSuffix(cmd.Version+"_"+cmd.Date, "_")
+	build := cmd.App + "/" + cmd.Build()
 	first := Found{list[0].Path, build, true, pin.Why()}
 	list[0].Path, list[0].Owner, list[0].Reason = filepath.Join(m, "apps", list[0].Build, "bin", command), false, "bin's without the pin: "+list[0].Reason
 	if !lockedPlace(cmd.Rootfs) { // else today's build of that name is another image

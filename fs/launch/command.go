@@ -48,6 +48,18 @@ type Command struct {
 	Default  bool     // the image is the mount's choice, which a pin of the caller's goes before: the file lies in M/bin
 }
 
+// BuildName is the name of an image's directory in M/apps/APP: VERSION_DATE, or the version alone of an image without a
+// build date.
+func BuildName(version, date string) string {
+	if date == "" {
+		return version
+	}
+	return version + "_" + date
+}
+
+// Build is the name of the image's directory in M/apps/APP.
+func (c Command) Build() string { return BuildName(c.Version, c.Date) }
+
 // field ties one key of the file to its place in Command.
 type field struct {
 	key      string

@@ -44,12 +44,7 @@ type Locked struct {
 }
 
 // Build is the name of the image's directory in M/apps/NAME.
-func (l Locked) Build() string {
-	if l.Date == "" {
-		return l.Version
-	}
-	return l.Version + "_" + l.Date
-}
+func (l Locked) Build() string { return BuildName(l.Version, l.Date) }
 
 // ParseLock reads a lock file. Keys that it does not know are ignored: a newer program may have written them. Errors wrap
 // ErrLock.

@@ -232,8 +232,7 @@ func (h *Host) Look(mountpoint string, cmd Command) (Command, error) {
 	if cmd.Hash != Unseen {
 		return cmd, nil
 	}
-	build := Locked{Version: cmd.Version, Date: cmd.Date}.Build()
-	c, err := h.pinned(mountpoint, Pin{App: cmd.App, Version: build}, "bin/"+cmd.Command)
+	c, err := h.pinned(mountpoint, Pin{App: cmd.App, Version: cmd.Build()}, "bin/"+cmd.Command)
 	var gone *Exit
 	switch {
 	case errors.Is(err, errNoCommand) && c.Hash != "": // its file is none of the image's own commands: PATH decides

@@ -241,6 +241,9 @@ type Listed struct {
 	Commands []string `json:"commands"`
 }
 
+// Build is the name of the image's directory in M/apps/APP.
+func (l Listed) Build() string { return launch.BuildName(l.Version, l.Date) }
+
 // Decided is one name of M/bin in index.json. Builds are APP/VERSION_DATE.
 type Decided struct {
 	Command string   `json:"command"`
@@ -249,7 +252,7 @@ type Decided struct {
 	Others  []string `json:"others,omitempty"`
 }
 
-func (c Candidate) build() string { return c.App + "/" + buildName(c.Version, c.Date) }
+func (c Candidate) build() string { return c.App + "/" + launch.BuildName(c.Version, c.Date) }
 
 // listing returns what is known now.
 func (x *index) listing() Listing {

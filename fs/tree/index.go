@@ -14,6 +14,7 @@ import (
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/fetch"
 	"github.com/neurodesk/neurodeskfs/fs/image"
+	"github.com/neurodesk/neurodeskfs/fs/launch"
 )
 
 const (
@@ -48,15 +49,8 @@ func (m *img) shut() string {
 	return ""
 }
 
-func (m *img) build() string { return buildName(m.version, m.date) }
-
-// buildName is the name of a build's directory in that of its app.
-func buildName(version, date string) string {
-	if date == "" {
-		return version
-	}
-	return version + "_" + date
-}
+// build is the name of the image's directory in that of its app.
+func (m *img) build() string { return launch.BuildName(m.version, m.date) }
 
 // index knows which image has which commands. It is built in the background
 // and on demand. Safe for concurrent use.

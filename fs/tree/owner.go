@@ -84,7 +84,7 @@ func reason(command string, o Owner) string {
 	case w.Retired:
 		return "only retired images have it"
 	case w.Pinned:
-		return "the site pins " + w.App + " to " + buildName(w.Version, w.Date)
+		return "the site pins " + w.App + " to " + launch.BuildName(w.Version, w.Date)
 	case rival == nil && older:
 		return "the newest version of the only app that has it"
 	case rival == nil:
