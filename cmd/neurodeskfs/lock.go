@@ -243,35 +243,19 @@ func (s SourceStatus) holds(image string) (at string, ok bool) {
 	return path.Clean("/" + u.EscapedPath()), true
 }
 
-// writeLock puts a new text in the place of the old one as a whole, and keeps the file's mode. What is no file, as the
-// /dev/null of $NEURODESK_LOCK, stays what it is.
+// writeLock replaces the lock file. What is no file, as the /dev/null of $NEURODESK_LOCK, stays what it is.
 func writeLock(file string, lock launch.Lock) error {
 	slices.SortFunc(lock.Apps, func(a, b launch.Locked) int { return cmp.Compare(a.Name, b.Name) })
 	text, err := lock.Format()
 	if err != nil {
 		return err
 	}
-	if real, err := filepath.EvalSymlinks(file); err == nil {
-		file = real
+	err = replaceFile(file, text)
+	if errors.Is(err, errNoFile) {
+		return failf(exitUsage, "%w to write a lock into: name one by --file, or unset NEURODESK_LOCK", err)
 	}
-	mode := os.FileMode(0o644)
-	if fi, err := os.Stat(file); err == nil {
-		if mode = fi.Mode(); !mode.IsRegular() {
-			return failf(exitUsage, "%s is no file to write a lock into: name one by --file, or unset NEURODESK_LOCK", file)
-		}
-		mode = mode.Perm()
-	}
-	f, err := os.CreateTemp(filepath.Dir(file), "."+launch.LockFile+"-*")
 	if err != nil {
 		return fmt.Errorf("the lock file cannot be written: %w", err)
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("the lock file cannot be written: %w", err), os.Remove(f.Name()))
 	}
 	return nil
 }
