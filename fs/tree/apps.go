@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,9 +52,10 @@ func (x *index) stands(ctx context.Context, app string) error {
 	return nil
 }
 
-// app returns the published images of an app, newest first, reading them. Those
-// that cannot be read are left out, unless none can: whole is false then. What
-// failed before is left to the background.
+// app returns the published images of an app, newest first, reading them; of one
+// version those that can run go before retired ones. Those that cannot be read are
+// left out, unless none can: whole is false then. What failed before is left to the
+// background.
 func (x *index) app(ctx context.Context, name string) (list []*img, whole bool, err error) {
 	if err := wait(ctx, x.listed); err != nil {
 		return nil, false, err
@@ -80,6 +82,11 @@ func (x *index) app(ctx context.Context, name string) (list []*img, whole bool, 
 	err = errors.Join(errs...)
 	whole = err == nil
 	list = slices.DeleteFunc(list, func(m *img) bool { return m.known() && !m.info.Published || !m.silent && !m.known() })
+	if slices.ContainsFunc(list, (*img).retired) {
+		slices.SortFunc(list, func(a, b *img) int {
+			return cmp.Or(-compareNatural(a.version, b.version), order(b.retired(), a.retired()), newerFirst(a.version, a.date, b.version, b.date))
+		})
+	}
 	switch {
 	case len(list) > 0 && !whole:
 		x.mu.Lock()

@@ -160,7 +160,7 @@ func (t generation) appChild(ctx context.Context, name string) (volume.Child, er
 }
 
 // links are the symbolic links of an app's directory: each version to its
-// newest build, and default to what the site pins, else the newest version that has a live image.
+// newest build that can run, and default to what the site pins, else the newest version that has a live image.
 func (p pins) links(app string, list []*img) map[string]string {
 	m := map[string]string{}
 	for _, i := range list { // newest first

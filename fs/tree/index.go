@@ -49,6 +49,9 @@ func (m *img) shut() string {
 	return ""
 }
 
+// retired reports whether m is known to be retired; index.mu is held or m is known.
+func (m *img) retired() bool { return m.known() && m.info.Retired }
+
 // build is the name of the image's directory in that of its app.
 func (m *img) build() string { return launch.BuildName(m.version, m.date) }
 

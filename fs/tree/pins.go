@@ -1,19 +1,22 @@
 package tree
 
-import "slices"
-
 // pins are the site's: for an app the name in M/apps/APP, a version or VERSION_DATE, of the image that its commands in bin
 // and its default are to be of. They go before all other rules; a pin on what is not there counts for nothing.
 type pins map[string]string
 
-// of finds the pinned image of an app in the list of its images, newest first; nil if there is none.
-func (p pins) of(app string, list []*img) *img {
+// of finds the pinned image of an app in the list of its images, newest first; nil if there is none. Of a version it is
+// one that can run, if any does.
+func (p pins) of(app string, list []*img) (pinned *img) {
 	want, ok := p[app]
-	i := slices.IndexFunc(list, func(m *img) bool { return m.build() == want || m.version == want })
-	if !ok || i < 0 {
+	if !ok {
 		return nil
 	}
-	return list[i]
+	for _, m := range list {
+		if (m.build() == want || m.version == want) && (pinned == nil || pinned.retired() && !m.retired()) {
+			pinned = m
+		}
+	}
+	return pinned
 }
 
 // Pinned is a site's pin in index.json.
