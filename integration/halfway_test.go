@@ -19,7 +19,7 @@ func (m *mounted) failedReload(t *testing.T) {
 }
 
 // TestRefreshWithAHole: what the kernel knows is shown whole, as it was, until
-// all that is needed to tell it of the new revision is there.
+// all that is needed to tell it of the new revision is there, by the next worker too.
 func TestRefreshWithAHole(t *testing.T) {
 	s := newStratum(t)
 	tree := cvmfstest.NewTree()
@@ -55,9 +55,22 @@ func TestRefreshWithAHole(t *testing.T) {
 		t.Fatal("nobody asked for what is missing")
 	}
 	shows("one", "two")
+	m.killWorker(t)
+	shows("one", "two")
+	m.failedReload(t)
 	hole.Remove()
 	m.reload(t)
 	shows("two", "one")
+}
+
+// killWorker waits until another worker serves in the place of the one that it kills.
+func (m *mounted) killWorker(t *testing.T) {
+	t.Helper()
+	before := m.Status().Worker.PID
+	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "another worker serves", func() bool { return m.Status().Worker.PID != before })
 }
 
 // TestRefreshIndexLater: an index that cannot be made of the new revision is made

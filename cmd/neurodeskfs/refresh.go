@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/neurodesk/neurodeskfs/cmd/config"
+	"github.com/neurodesk/neurodeskfs/cvmfs"
 	"github.com/neurodesk/neurodeskfs/fs/tree"
 	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
@@ -91,9 +92,7 @@ func (d *daemon) refresh(ctx context.Context, s *source) error {
 			return lookErr
 		}
 		if moved {
-			d.noteMove(s, &head)
-			changes, moveErr := d.images.Raw(s.FQRN).Move(ctx, head)
-			err = errors.Join(moveErr, d.announce(changes))
+			err = d.move(ctx, s, head)
 			s.behind = s.Layout != tree.LayoutRaw
 		}
 	}
@@ -114,6 +113,18 @@ func (d *daemon) refresh(ctx context.Context, s *source) error {
 		d.noteShown()
 	}
 	return err
+}
+
+// move shows the revision of head. Before all that is needed for that is here, the
+// worker to come must go on with the revision before: it is told of the move after.
+func (d *daemon) move(ctx context.Context, s *source, head cvmfs.Head) error {
+	raw := d.images.Raw(s.FQRN)
+	if err := raw.Prepare(ctx, head); err != nil {
+		return err
+	}
+	d.noteMove(s, &head)
+	changes, err := raw.Move(ctx, head)
+	return errors.Join(err, d.announce(changes))
 }
 
 // announce makes the kernel look again at what changed. A name is forgotten

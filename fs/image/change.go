@@ -12,18 +12,19 @@ import (
 	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
 
-// Move shows the revision of head and returns the directories that the kernel
-// may know and that changed. Directories keep their numbers, and so do files
-// that did not change; only what came, changed or went is named.
-//
-// It first fetches the catalogs that finding the changes needs. When that fails
-// nothing has moved: a revision that was shown without telling the kernel all
-// that changed would be a mixture for as long as the kernel keeps names.
+// Prepare fetches the catalogs that finding the changes of head's revision needs.
+// Where it fails, head must not be shown: a revision without all that changed told
+// to the kernel would be a mixture for as long as the kernel keeps names.
+func (r *Raw) Prepare(ctx context.Context, head cvmfs.Head) error {
+	old := *r.shown.Load()
+	return r.walk(func(d knownDir) (bool, error) { return r.prepare(ctx, old, head.Root, d.path) })
+}
+
+// Move shows the revision of head, which is prepared, and returns the directories
+// that the kernel may know and that changed. Directories keep their numbers, and so
+// do files that did not change; only what came, changed or went is named.
 func (r *Raw) Move(ctx context.Context, head cvmfs.Head) ([]volume.Change, error) {
 	old := *r.shown.Load()
-	if err := r.walk(func(d knownDir) (bool, error) { return r.prepare(ctx, old, head.Root, d.path) }); err != nil {
-		return nil, err
-	}
 	shown := append(append([]cvmfs.CatalogRef{}, old[max(0, len(old)+1-maxShown):]...), head.Root)
 	r.view.repo.Show(head)
 	r.shown.Store(&shown)
