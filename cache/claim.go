@@ -26,7 +26,7 @@ const (
 // nothing to claim.
 func (d *Disk) Claim(ctx context.Context, key string) (release func(), err error) {
 	release = func() {}
-	if !d.opts.Joint || d.readOnly || CheckKey(key) != nil {
+	if !d.opts.Joint || d.readOnly != nil || CheckKey(key) != nil {
 		return release, nil
 	}
 	path := filepath.Join(d.dir, tmpDir, key+claimEnd)

@@ -88,7 +88,7 @@ type Disk struct {
 	opts     Options
 	log      *slog.Logger
 	mem      *Memory
-	readOnly bool
+	readOnly error    // why nothing is written here; nil: it is
 	lock     *os.File // nil when read-only
 	index    *index
 	seed     maphash.Seed
@@ -156,15 +156,15 @@ func Open(dir string, opts Options) (*Disk, error) {
 		return nil, err
 	}
 	if opts.ReadOnly {
-		d.readOnly = true
+		d.readOnly = errors.New("somebody else fills it")
 	} else if err := d.takeDir(made); isDiskFailure(err) {
-		d.readOnly = true
+		d.readOnly = err
 		d.fail.since, d.fail.warned = time.Now(), time.Now()
 		d.log.Warn("cache directory cannot be written; new objects stay in memory until the next start", "dir", dir, "err", err)
 	} else if err != nil {
 		return nil, err
 	}
-	if d.readOnly {
+	if d.readOnly != nil {
 		close(d.scanned)
 		return d, nil
 	}
@@ -326,7 +326,7 @@ func (d *Disk) Close() error {
 	}
 	close(d.quit)
 	d.wg.Wait()
-	if d.readOnly {
+	if d.readOnly != nil {
 		return nil
 	}
 	err := d.Flush()
@@ -362,6 +362,15 @@ func (d *Disk) stripe(key string) *sync.Mutex {
 func (d *Disk) tick() int64 {
 	d.clock = max(d.clock+1, time.Now().UnixNano())
 	return d.clock
+}
+
+// Writable is why the directory is only read from, and its objects are neither
+// known nor counted; nil: they are.
+func (d *Disk) Writable() error {
+	if d.readOnly == nil {
+		return nil
+	}
+	return fmt.Errorf("cache: %s is only read from: %w", d.dir, d.readOnly)
 }
 
 // isDiskFailure tells errors of the disk from errors of the set-up.

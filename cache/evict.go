@@ -192,9 +192,9 @@ func (d *Disk) dropIdle(key string, used int64, keepPinned bool) (int64, error) 
 
 // Prune removes least recently used objects until at most target bytes are
 // used, trailers included. Objects in use or pinned stay. It fails with ctx's
-// error or the disk's, and then says what went so far.
+// error, Writable's or the disk's, and then says what went so far.
 func (d *Disk) Prune(ctx context.Context, target int64) (Removed, error) {
-	if err := d.Settle(ctx); err != nil {
+	if err := cmp.Or(d.Writable(), d.Settle(ctx)); err != nil {
 		return Removed{}, err
 	}
 	return d.evictTo(ctx, target)
@@ -204,7 +204,7 @@ func (d *Disk) Prune(ctx context.Context, target int64) (Removed, error) {
 // withPinned, which ends the pins too. Errors as with Prune.
 func (d *Disk) Clear(ctx context.Context, withPinned bool) (Removed, error) {
 	var done Removed
-	if err := d.Settle(ctx); err != nil {
+	if err := cmp.Or(d.Writable(), d.Settle(ctx)); err != nil {
 		return done, err
 	}
 	if withPinned {
@@ -242,7 +242,7 @@ func (d *Disk) Remove(key string) error {
 	st.Lock()
 	defer st.Unlock()
 	err := error(nil)
-	if !d.readOnly {
+	if d.readOnly == nil {
 		err = os.Remove(objectPath(d.dir, key))
 	}
 	if err != nil && !isGone(err) {
@@ -253,7 +253,7 @@ func (d *Disk) Remove(key string) error {
 	delete(d.live, key)
 	d.dropRec(key)
 	d.mu.Unlock()
-	if (isGone(err) || d.readOnly) && !inMemory && !unnamed {
+	if (isGone(err) || d.readOnly != nil) && !inMemory && !unnamed {
 		return fmt.Errorf("cache: remove %s: %w", key, ErrNotCached)
 	}
 	return nil

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -153,6 +154,14 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	}
 	if log.count("cannot be written") != 1 {
 		t.Error(log.String())
+	}
+	_, verified := d.Verify(t.Context(), nil)
+	_, pruned := d.Prune(t.Context(), 0)
+	_, cleared := d.Clear(t.Context(), false)
+	for name, err := range map[string]error{"verify": verified, "prune": pruned, "clear": cleared, "pin": d.Pin(keyFor(1), "app"), "list": d.Writable()} {
+		if !errors.Is(err, syscall.EROFS) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	d.Close()
 	remount(0)

@@ -117,7 +117,7 @@ func checkDir(t testing.TB, dir string) {
 // checkAccounts compares Stats with the files.
 func checkAccounts(t testing.TB, d *Disk) {
 	t.Helper()
-	if d.readOnly {
+	if d.readOnly != nil {
 		return
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {

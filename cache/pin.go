@@ -19,9 +19,9 @@ type Pinned struct {
 // Pin keeps key from being evicted until owner unpins it. The object need not
 // be there yet. Several owners may pin a key; pinning twice is as once. The pin
 // is on disk when Pin returns nil, and outlives restarts but not the loss of
-// the index. An error of the disk leaves it valid for this session. For many
-// keys at once use PinAll. ErrKey, ErrSize: bad key or owner (1 to 255 bytes
-// without NUL).
+// the index. An error of the disk leaves it valid for this session, but Writable's.
+// For many keys at once use PinAll. ErrKey, ErrSize: bad key or owner (1 to 255
+// bytes without NUL).
 func (d *Disk) Pin(key, owner string) error { return d.PinAll([]string{key}, owner) }
 
 // PinAll pins many keys with one write. A bad key or owner pins none.
@@ -39,6 +39,9 @@ func (d *Disk) setPins(keys []string, owner string, on bool) error {
 			return err
 		}
 	}
+	if err := d.Writable(); err != nil {
+		return err
+	}
 	if d.opts.Joint {
 		return fmt.Errorf("cache: pin: running jobs use the directory: try when they have ended: %w", ErrLocked)
 	}
@@ -51,9 +54,6 @@ func (d *Disk) setPins(keys []string, owner string, on bool) error {
 		d.setPin(pinID{key, owner}, on)
 	}
 	d.mu.Unlock()
-	if d.readOnly {
-		return nil
-	}
 	err := d.Flush()
 	if err == nil && d.index.db.Load() == nil {
 		err = errors.New("cache: pin: there is no index to keep it in, as the log says: it holds until the next start")

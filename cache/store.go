@@ -74,7 +74,7 @@ func (d *Disk) touch(key string) {
 
 // setRec puts or replaces what is known of key. mu is held.
 func (d *Disk) setRec(key string, r rec) {
-	if d.readOnly {
+	if d.readOnly != nil {
 		return
 	}
 	d.keepRec(key, r)
@@ -147,7 +147,7 @@ func (d *Disk) openFile(key string) (*Object, error) {
 func (d *Disk) refused(key, path string, err error) {
 	switch {
 	case isGone(err):
-	case errors.Is(err, errDamaged) && !d.readOnly:
+	case errors.Is(err, errDamaged) && d.readOnly == nil:
 		d.log.Warn("damaged object removed from the cache", "hash", key, "err", err)
 		if err := os.Remove(path); err != nil && !isGone(err) {
 			return // still there: it goes on counting
@@ -213,7 +213,7 @@ func (d *Disk) openChecked(key, path string) (trailed, error) {
 	}
 	d.mu.Lock()
 	mt := t.fi.ModTime().UnixNano()
-	doubtful := !d.readOnly && !d.objs[key].sound && mt >= d.state.since && mt <= d.state.until
+	doubtful := d.readOnly == nil && !d.objs[key].sound && mt >= d.state.since && mt <= d.state.until
 	d.mu.Unlock()
 	if doubtful {
 		if err := sumContent(t.f, t.length, t.sum); err != nil {
@@ -261,7 +261,7 @@ func (d *Disk) Create(key string, size int64) (*Writer, error) {
 		return nil, err
 	}
 	d.mu.Lock()
-	closed, usable := d.closed, !d.readOnly && time.Now().After(d.fail.until)
+	closed, usable := d.closed, d.readOnly == nil && time.Now().After(d.fail.until)
 	d.mu.Unlock()
 	if closed {
 		return nil, fmt.Errorf("cache: create %s: %w", key, ErrClosed)

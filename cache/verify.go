@@ -29,10 +29,11 @@ type Report struct {
 // Verify reads every object on disk and compares it with its sums. Damaged
 // ones are removed and named; who has one open reads on. progress, which may
 // be nil, is called after each object. The cache serves meanwhile. Verify
-// fails with ctx's error, or ErrClosed; the report then covers what was done.
+// fails with ctx's error, Writable's or ErrClosed; the report then covers what was
+// done.
 func (d *Disk) Verify(ctx context.Context, progress func(Progress)) (Report, error) {
 	var r Report
-	if err := d.Settle(ctx); err != nil {
+	if err := cmp.Or(d.Writable(), d.Settle(ctx)); err != nil {
 		return r, err
 	}
 	list := d.List()
@@ -54,7 +55,7 @@ func (d *Disk) Verify(ctx context.Context, progress func(Progress)) (Report, err
 			progress(r.Progress)
 		}
 	}
-	if len(r.Unreadable) == 0 && !d.readOnly {
+	if len(r.Unreadable) == 0 {
 		// Nothing is left that a power loss may have cut.
 		d.mu.Lock()
 		d.state.since, d.state.until = 0, 0
@@ -81,7 +82,7 @@ func (d *Disk) verifyOne(key string) (int64, error) {
 		}
 		d.mu.Unlock()
 	}
-	if !errors.Is(err, errDamaged) || d.readOnly {
+	if !errors.Is(err, errDamaged) {
 		return t.length, err
 	}
 	st := d.stripe(key)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,7 +58,7 @@ type CachePins struct {
 }
 
 func listCache(ctx context.Context, disk *cache.Disk, _ controlRequest, _ func(step)) (controlAnswer, error) {
-	if err := disk.Settle(ctx); err != nil {
+	if err := cmp.Or(disk.Writable(), disk.Settle(ctx)); err != nil {
 		return controlAnswer{}, err
 	}
 	stats := disk.Stats()
