@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/neurodesk/neurodeskfs/cvmfs"
 )
 
@@ -53,15 +51,6 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func newLedgerFile() (*os.File, error) { return memoryFile("neurodeskfs-ledger") }
-
-// memoryFile is an empty file without a name in memory.
-func memoryFile(name string) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, os.NewSyscallError("memfd_create", err))
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
 
 // openLedger reads the newest entry; an empty file has none.
 func openLedger(f *os.File) (*ledger, error) {

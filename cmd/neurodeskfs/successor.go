@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -198,44 +197,4 @@ func userOf(pid int) int {
 		return -1
 	}
 	return owner(info)
-}
-
-// orderSeals are those of an order: nobody changes it, though every worker has it.
-const orderSeals = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
-
-// sealedFile is a file without a name in memory that cannot be changed.
-func sealedFile(name string, content []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, os.NewSyscallError("memfd_create", err))
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err = f.WriteAt(content, 0); err == nil {
-		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, orderSeals)
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return f, nil
-}
-
-// ownOrder reads an order that comes from a worker, and refuses one that was not
-// made by this user's supervisor. Root's worker is another user, whom root does
-// not believe: an order says what root gives away, and as whom programs run. A
-// file in memory belongs to who has made it, and the seals say that nobody has
-// written to it since.
-func ownOrder(f *os.File) (order, error) {
-	if f == nil {
-		return readOrder(f)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return order{}, err
-	}
-	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
-	if err != nil || seals&orderSeals != orderSeals || owner(info) != os.Geteuid() {
-		return order{}, errors.New("what the worker says of its mount is not what its supervisor has told it")
-	}
-	return readOrder(f)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/neurodesk/neurodeskfs/cmd/config"
 	"github.com/neurodesk/neurodeskfs/fs/session"
 )
 
@@ -26,19 +24,6 @@ const (
 	keptSpare  = "spare"  // where it goes on when the disk fails
 	keptFrozen = "frozen" // the tree's frozen files
 )
-
-// order is what a worker is to do. It is fixed when the mount is made: workers to
-// come must mean the same by the numbers of nodes, whatever the configuration
-// file says then.
-type order struct {
-	Mountpoint   string         `json:"mountpoint"`
-	AllowOther   bool           `json:"allow_other"`
-	AllowExpired bool           `json:"allow_expired"`
-	Pprof        string         `json:"pprof,omitempty"`
-	As           string         `json:"as,omitempty"` // the user that root's worker is; "": whoever mounted
-	Watching     watching       `json:"watching"`     // the supervisor's part
-	Config       *config.Config `json:"config"`
-}
 
 // workerSocket is the descriptor of a worker's socket.
 const workerSocket = 3
@@ -160,32 +145,4 @@ func takeOrder(duty *session.Duty, log *slog.Logger) (*daemon, order, error) {
 		err = d.standBy()
 	}
 	return d, o, err
-}
-
-// readOrder reads the order that a supervisor keeps.
-func readOrder(f *os.File) (o order, err error) {
-	if f == nil {
-		return o, fmt.Errorf("the supervisor has no order: %w", session.ErrIncompatible)
-	}
-	err = json.NewDecoder(io.NewSectionReader(f, 0, maxOrder)).Decode(&o)
-	if err == nil && o.Config == nil {
-		err = errors.New("it has no configuration")
-	}
-	if err != nil {
-		err = fmt.Errorf("the supervisor's order: %w: %w", err, session.ErrIncompatible)
-	}
-	return o, err
-}
-
-// maxOrder bounds an order, bytes.
-const maxOrder = 16 << 20
-
-// newTableFile makes the file of a node table: one without a name, which lives
-// as long as the mount. Where the file system has no such files it lies in memory.
-func newTableFile(cacheDir string) (*os.File, error) {
-	fd, err := unix.Open(cacheDir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return memoryFile("neurodeskfs-nodes")
-	}
-	return os.NewFile(uintptr(fd), "nodes"), nil
 }
