@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -135,6 +136,27 @@ func TestMountUpgrade(t *testing.T) {
 	}
 	more()
 	wantRun(t, 3, "upgrade", t.TempDir())
+}
+
+// TestMountUpgradedByMany: of many who ask for the next version at the same time, as
+// the tasks of a job array may, none is told of a failure.
+func TestMountUpgradedByMany(t *testing.T) {
+	m := mount(t, setup{Sources: []source{newStratum(t).Golden(alpha)}})
+	path := filepath.Join(t.TempDir(), "neurodeskfs")
+	next := nextVersion(t, path)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			r, err := runCommand(exec.Command(path, "upgrade", m.Dir))
+			if err != nil || r.Status != 0 || !strings.Contains(r.Stdout, "version "+next) {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+	all.Wait()
+	if s := m.Status(); s.Version != next || s.Supervisor != next || s.IOErrors != 0 {
+		t.Errorf("%+v", s)
+	}
 }
 
 // killSupervisor leaves the worker alone. It waits for the standby, as a process

@@ -59,6 +59,9 @@ func upgrade(ctx context.Context, named string, out io.Writer) error {
 	}
 	defer self.Close()
 	a, err := askUpgrade(ctx, before.Cache.Dir, self)
+	if hungUp(err) {
+		a, err = askNext(ctx, before, self)
+	}
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return errNotOwner
@@ -77,6 +80,27 @@ func upgrade(ctx context.Context, named string, out io.Writer) error {
 		return failf(exitFailure, "the supervisor of %s (pid %d) is still of version %q: %s/neurodeskfs.log tells why", m, after.PID, after.Supervisor, after.Cache.Dir)
 	}
 	return nil
+}
+
+// hungUp reports whether the supervisor became another version instead of an answer:
+// its sockets were closed, and the next ones are not there yet.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNREFUSED)
+}
+
+// askNext is askUpgrade where the supervisor of s has hung up, as another upgrade was
+// asked for at the same time. If that was to this version, there is nothing left to do.
+func askNext(ctx context.Context, s Status, program *os.File) (a upgradeAnswer, err error) {
+	for until := time.Now().Add(attachPatience); ; time.Sleep(10 * time.Millisecond) {
+		now := awaitSupervisor(s.Mountpoint, func(s Status) bool { return s.Supervisor != "" })
+		if now.Supervisor == version && now.Version == version {
+			return a, nil
+		}
+		a, err = askUpgrade(ctx, s.Cache.Dir, program)
+		if !hungUp(err) || now.supervisorGone() || time.Now().After(until) {
+			return a, err
+		}
+	}
 }
 
 // awaitSupervisor waits, bounded, until the supervisor of a mount is as it should
