@@ -139,21 +139,27 @@ func TestMountUpgrade(t *testing.T) {
 }
 
 // TestMountUpgradedByMany: of many who ask for the next version at the same time, as
-// the tasks of a job array may, none is told of a failure.
+// the tasks of a job array may, none is told of a failure; nor where the supervisor
+// has to be followed first.
 func TestMountUpgradedByMany(t *testing.T) {
 	m := mount(t, setup{Sources: []source{newStratum(t).Golden(alpha)}})
 	path := filepath.Join(t.TempDir(), "neurodeskfs")
 	next := nextVersion(t, path)
-	var all sync.WaitGroup
-	for range 8 {
-		all.Go(func() {
-			r, err := runCommand(exec.Command(path, "upgrade", m.Dir))
-			if err != nil || r.Status != 0 || !strings.Contains(r.Stdout, "version "+next) {
-				t.Errorf("%+v, %v", r, err)
-			}
-		})
+	many := func() {
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				r, err := runCommand(exec.Command(path, "upgrade", m.Dir))
+				if err != nil || r.Status != 0 || !strings.Contains(r.Stdout, "version "+next) {
+					t.Errorf("%+v, %v", r, err)
+				}
+			})
+		}
+		all.Wait()
 	}
-	all.Wait()
+	many()
+	m.killSupervisor()
+	many()
 	if s := m.Status(); s.Version != next || s.Supervisor != next || s.IOErrors != 0 {
 		t.Errorf("%+v", s)
 	}

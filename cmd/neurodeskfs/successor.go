@@ -61,7 +61,11 @@ func (f *mountFlags) follow(ctx context.Context, s Status, cfg *config.Config) e
 		f.cache = s.Cache.Dir
 		return f.goOn(ctx, s.Mountpoint, nil, nil)
 	}
-	return startDaemon(s.Cache.Dir, []string{"supervise", "--ready-fd=3", "--cache=" + s.Cache.Dir, "--", s.Mountpoint})
+	err := startDaemon(s.Cache.Dir, []string{"supervise", "--ready-fd=3", "--cache=" + s.Cache.Dir, "--", s.Mountpoint})
+	if now := statusOf(s.Mountpoint); err != nil && now.PID > 0 && !now.supervisorGone() {
+		return nil // somebody else was faster
+	}
+	return err
 }
 
 // checkOwner refuses everybody but the user who mounted: what a worker hands over
