@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/neurodesk/neurodeskfs/cmd/check"
 )
@@ -137,5 +139,33 @@ func TestMountlessCheckOfBuiltImages(t *testing.T) {
 		if r := neurodeskfs(t, "check", "--mount", dir, name); r.Status != status || strings.Count(r.Stderr, "\n") != 1 {
 			t.Errorf("%s: %+v, want status %d", name, r, status)
 		}
+	}
+}
+
+// TestCheckBesideAHangingMount: a mount that is there only has names to compare
+// with; one that hangs keeps no image from being examined. doctor names it,
+// though the kernel knows some of its files by heart.
+func TestCheckBesideAHangingMount(t *testing.T) {
+	m := mount(t, setup{Sources: []source{newStratum(t).Golden("alpha.golden.test")}})
+	box := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(box, ".singularity.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NEURODESK_MOUNT", m.Dir)
+	if _, report := checked(t, box); !report.Compared {
+		t.Error("it was not compared with a mount that answers")
+	}
+	daemon := m.Status().Worker.PID
+	if err := syscall.Kill(daemon, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(daemon, syscall.SIGCONT)
+	began := time.Now()
+	r := wantRun(t, 1, "check", "--json", box)
+	if took := time.Since(began); took > 20*time.Second || !strings.Contains(r.Stderr, "does not answer within 3s: its apps are not compared with") {
+		t.Errorf("after %s: %s", took, r.Stderr)
+	}
+	if r := neurodeskfs(t, "doctor"); !strings.Contains(strings.Join(strings.Fields(r.Stdout), " "), "mount "+m.Dir+": does not answer within 3s") {
+		t.Errorf("doctor: %s", r.Stdout)
 	}
 }

@@ -187,11 +187,11 @@ func describeApp(m, name string) (cmd launch.Command, err error) {
 	if app == "" || app == "." || app == ".." || strings.Contains(ver, "/") || ver == "." || ver == ".." {
 		return cmd, fmt.Errorf("%q is no APP or APP/VERSION", name)
 	}
+	if _, err := readOwn(m, "version"); err != nil { // also where nothing is mounted, or the mount hangs
+		return cmd, err
+	}
 	dir, err := filepath.EvalSymlinks(filepath.Join(m, "apps", app, ver))
 	if err != nil {
-		if _, err := readOwn(m, "version"); err != nil {
-			return cmd, err
-		}
 		if _, err := os.Stat(filepath.Join(m, "apps", app)); err != nil {
 			return cmd, fmt.Errorf("there is no app %q: neurodeskfs list shows the apps", app)
 		}

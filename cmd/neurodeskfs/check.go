@@ -95,8 +95,13 @@ func checkSubject(ctx context.Context, arg, mount string, warn io.Writer) (s che
 		}
 	}
 	s = check.Subject{Name: local.File, App: local.App, Raw: true}
+	if isPath && mount == "" && mountErr == nil { // the mount only has names to compare with
+		if _, mountErr = within(ctx, answerPatience, func() ([]byte, error) { return readOwn(m, "version") }); errors.Is(mountErr, errNoAnswer) {
+			fmt.Fprintf(warn, "neurodeskfs: %s %v: its apps are not compared with\n", m, mountErr)
+		}
+	}
 	if mountErr == nil {
-		if s.Others, err = otherApps(m, local.App, warn); err != nil && !isPath {
+		if s.Others, err = otherApps(m, local.App, warn); err != nil && (!isPath || mount != "") {
 			return s, nil, err
 		}
 	}

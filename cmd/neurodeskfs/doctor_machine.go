@@ -157,23 +157,16 @@ func mountsAnswer() []Check {
 			continue // a part of another one
 		}
 		name := "mount " + m.Mountpoint
-		answer := make(chan error, 1)
-		go func() {
-			_, err := readOwn(m.Mountpoint, "version")
-			answer <- err
-		}()
-		select {
-		case err := <-answer:
-			switch {
-			case err == nil:
-				checks = append(checks, ok(name, "answers"))
-			case errors.Is(err, os.ErrPermission):
-				checks = append(checks, ok(name, "belongs to another user"))
-			default:
-				checks = append(checks, fail(name, "neurodeskfs umount "+m.Mountpoint+", then mount again", "%v", err))
-			}
-		case <-time.After(answerPatience):
-			checks = append(checks, fail(name, "neurodeskfs umount "+m.Mountpoint+" names the programs that use it", "does not answer within %s", answerPatience))
+		_, err := within(context.Background(), answerPatience, func() ([]byte, error) { return readOwn(m.Mountpoint, "version") })
+		switch {
+		case err == nil:
+			checks = append(checks, ok(name, "answers"))
+		case errors.Is(err, errNoAnswer):
+			checks = append(checks, fail(name, "neurodeskfs umount "+m.Mountpoint+" names the programs that use it", "%v", err))
+		case errors.Is(err, os.ErrPermission):
+			checks = append(checks, ok(name, "belongs to another user"))
+		default:
+			checks = append(checks, fail(name, "neurodeskfs umount "+m.Mountpoint+", then mount again", "%v", err))
 		}
 	}
 	return checks

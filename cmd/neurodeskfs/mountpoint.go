@@ -170,17 +170,3 @@ func wholeMounts() ([]session.MountInfo, error) {
 		return again
 	}), nil
 }
-
-// readOwn reads a file of M/.neurodeskfs.
-func readOwn(mountpoint, name string) ([]byte, error) {
-	b, err := os.ReadFile(filepath.Join(mountpoint, ".neurodeskfs", name))
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil, failf(exitNoMount, "no neurodeskfs is mounted at %s: neurodeskfs mount %s", mountpoint, mountpoint)
-	case session.DaemonIsGone(err):
-		return nil, failf(exitNoMount, "the daemon of %s is gone: neurodeskfs umount %s, then mount again", mountpoint, mountpoint)
-	case err != nil:
-		return nil, fmt.Errorf("%s: %w", mountpoint, err)
-	}
-	return b, nil
-}

@@ -45,14 +45,19 @@ terminal it draws over itself until ^C; elsewhere each look is one line.`,
 
 // watch looks until ^C, or as often as was asked for.
 func (f topFlags) watch(c *cobra.Command, named string) error {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Stop(stop)
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	look := func(m string) (Status, error) { // a mount that hangs keeps nobody from ^C
+		return within(ctx, mountPatience, func() (Status, error) { return readStatus(m) })
+	}
 	tick := time.NewTicker(f.interval)
 	defer tick.Stop()
 	out := c.OutOrStdout()
 	live := !f.json && isTerminal(out)
-	before, err := readStatus(named)
+	before, err := look(named)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -61,11 +66,14 @@ func (f topFlags) watch(c *cobra.Command, named string) error {
 	}
 	for n := 0; f.count == 0 || n < f.count; n++ {
 		select {
-		case <-stop:
+		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		now, err := readStatus(before.Mountpoint)
+		now, err := look(before.Mountpoint)
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

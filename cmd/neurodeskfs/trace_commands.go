@@ -58,10 +58,10 @@ func ofCommand(mount, command string) (m string, cmd launch.Command, err error) 
 	if m, err = findMount(mount); err != nil {
 		return m, cmd, err
 	}
+	if _, err := readOwn(m, "version"); err != nil {
+		return m, cmd, err
+	}
 	if _, err := os.Stat(filepath.Join(m, "bin", command)); err != nil {
-		if _, err := readOwn(m, "version"); err != nil {
-			return m, cmd, err
-		}
 		return m, cmd, failf(exitFailure, "%s: there is no such command: neurodeskfs list shows the apps", filepath.Join(m, "bin", command))
 	}
 	text, err := os.ReadFile(filepath.Join(m, "bin", command))

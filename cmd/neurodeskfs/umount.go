@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,13 +17,9 @@ import (
 	"github.com/neurodesk/neurodeskfs/fs/session"
 )
 
-const (
-	// umountPatience is how long umount waits for the daemon to end, so that its
-	// cache can be used again at once.
-	umountPatience = 10 * time.Second
-	// answerPatience is how long a mount may take to say who serves it.
-	answerPatience = 3 * time.Second
-)
+// umountPatience is how long umount waits for the daemon to end, so that its
+// cache can be used again at once.
+const umountPatience = 10 * time.Second
 
 func newUmount() *cobra.Command {
 	var wait bool
@@ -126,25 +121,6 @@ func daemonPID(m string) int {
 		return s.Worker.PID
 	}
 	return s.PID
-}
-
-// statusOf asks a mount for its status; a zero one when it does not answer.
-func statusOf(m string) Status {
-	answer := make(chan Status, 1)
-	go func() {
-		var s Status
-		b, err := readOwn(m, "status.json")
-		if err != nil || json.Unmarshal(b, &s) != nil {
-			s = Status{}
-		}
-		answer <- s
-	}()
-	select {
-	case s := <-answer:
-		return s
-	case <-time.After(answerPatience):
-		return Status{}
-	}
 }
 
 // awaitEnd waits until the process pid is gone, for ever with a negative
