@@ -258,6 +258,47 @@ func TestLaunchLockedImageThatIsGone(t *testing.T) {
 	s.prints(s.one, "alone", "bundle-3.0")
 }
 
+// TestMountPrefetchOfALock: prefetch means the image that exec would run, the locked one also after the repository has
+// dropped it, by a daemon, without one and into a shared tier; a start needs no network then.
+func TestMountPrefetchOfALock(t *testing.T) {
+	s := newLockSite(t)
+	s.tree.Remove("containers/bundle_1.0_20260101")
+	if _, err := s.repo.Publish(t.Context(), s.tree); err != nil {
+		t.Fatal(err)
+	}
+	s.reload(t)
+	plain, tier := shortDir(t), shortDir(t)
+	for _, c := range []struct {
+		status int
+		dir    string
+		args   []string
+		says   string
+	}{
+		{0, s.one, []string{"bundle"}, "bundle/1.0_20260101: "},
+		{0, s.one, []string{"bundle/2.0"}, "bundle/2.0_20260201: "}, // a version that is named is meant
+		{0, s.two, nil, "bundle/2.0_20260201: "},
+		{0, plain, []string{"--lock", filepath.Join(s.one, "neurodesk.lock")}, "bundle/1.0_20260101: "},
+		{0, s.one, []string{"--config", s.Config, "--to", tier}, "bundle/1.0_20260101: "},
+		{1, plain, []string{"--lock", filepath.Join(s.one, "neurodesk.lock"), "other"}, "does not name other"},
+		{2, plain, nil, "name the apps to be fetched"},
+	} {
+		if got := s.ask(c.status, c.dir, append([]string{"prefetch"}, c.args...)...); !strings.Contains(got, c.says) {
+			t.Errorf("prefetch %q in %s: %q, want %q", c.args, c.dir, got, c.says)
+		}
+	}
+	s.Unmount()
+	offline := setup{Sources: []source{s.src}, Cache: filepath.Join(shortDir(t), "c")}
+	_, config := offline.prepare(t)
+	s.ask(0, s.one, "prefetch", "--config", config)
+	s.src.Servers = []string{"http://127.0.0.1:1/cvmfs/@fqrn@"} // nobody listens there
+	offline.Sources = []source{s.src}
+	for _, set := range []setup{offline, {Sources: []source{s.src}, Shared: []string{tier}}} {
+		s.mounted = mount(t, set)
+		s.prints(s.one, "alone x", "bundle-1.0 x")
+		s.Unmount()
+	}
+}
+
 // TestLaunchLockedLocalImage: the lock of a single-file image in a folder holds for a copy of that file, on another
 // computer or in another folder, and for no other bytes.
 func TestLaunchLockedLocalImage(t *testing.T) {

@@ -155,27 +155,46 @@ Exit status:
 
 // choose describes APP[/VERSION], without a version the one that is pinned here. With a lock file, that names the image.
 func choose(m, name, lock string) (launch.Command, error) {
-	app, version, _ := strings.Cut(name, "/")
-	if version != "" && lock == "" {
+	pin, err := pinOf(name, lock)
+	switch {
+	case err != nil:
+		return launch.Command{}, err
+	case pin == nil:
 		return describeApp(m, name)
 	}
 	h := launch.RealHost("")
-	if lock != "" {
-		h.Env = append(h.Env, "NEURODESK_LOCK="+lock)
+	return h.Pinned(m, *pin)
+}
+
+// pinOf is the pin that APP[/VERSION] means here: none if a version is named. With a lock file, that names the image.
+func pinOf(name, lock string) (*launch.Pin, error) {
+	app, version, _ := strings.Cut(name, "/")
+	if version != "" && lock == "" {
+		return nil, nil
 	}
+	h := hostWith(lock)
 	pins, err := h.Pins()
 	i := slices.IndexFunc(pins, func(p launch.Pin) bool { return p.App == app && (lock == "" || p.Locked != nil) })
 	switch {
 	case err != nil:
-		return launch.Command{}, err
+		return nil, err
 	case i < 0 && lock == "":
-		return describeApp(m, name)
+		return nil, nil
 	case i < 0:
-		return launch.Command{}, failf(exitFailure, "%s does not name %s: neurodeskfs lock --file %s %s adds it", lock, app, lock, name)
-	case version != "" && version != pins[i].Version && version != pins[i].Locked.Version:
-		return launch.Command{}, failf(exitFailure, "%s locks %s to %s, not %s: leave the version out", lock, app, pins[i].Version, version)
+		return nil, failf(exitFailure, "%s does not name %s: neurodeskfs lock --file %s %s adds it", lock, app, lock, name)
+	case lock != "" && version != "" && version != pins[i].Version && version != pins[i].Locked.Version:
+		return nil, failf(exitFailure, "%s locks %s to %s, not %s: leave the version out", lock, app, pins[i].Version, version)
 	}
-	return h.Pinned(m, pins[i])
+	return &pins[i], nil
+}
+
+// hostWith is the host with another lock file than the one that holds here; "": with that one.
+func hostWith(lock string) launch.Host {
+	h := launch.RealHost("")
+	if lock != "" {
+		h.Env = append(h.Env, "NEURODESK_LOCK="+lock)
+	}
+	return h
 }
 
 // describeApp reads what the mount says of APP[/VERSION].

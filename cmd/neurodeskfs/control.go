@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/neurodesk/neurodeskfs/fs/launch"
 	"github.com/neurodesk/neurodeskfs/fs/trace"
 )
 
@@ -38,6 +39,8 @@ type controlRequest struct {
 	Key    string `json:"key,omitempty"`    // pin, unpin: which object
 	// Apps are what prefetch is about: APP[/VERSION].
 	Apps []string `json:"apps,omitempty"`
+	// Locked are those of Apps that a lock file names.
+	Locked []launch.Locked `json:"locked,omitempty"`
 	// Trace says what the trace commands are about.
 	Trace *traceRequest `json:"trace,omitempty"`
 }
@@ -216,7 +219,7 @@ func (d *daemon) do(ctx context.Context, r controlRequest, progress func(step)) 
 		text, err := d.reload(ctx)
 		return controlAnswer{Text: text}, err
 	case r.Do == "prefetch":
-		report, err := d.prefetch(ctx, r.Apps, progress)
+		report, err := d.prefetch(ctx, wanted{r.Apps, r.Locked}, progress)
 		return answerOr(report, err)
 	case strings.HasPrefix(r.Do, "trace ") && r.Trace != nil:
 		return d.traceOperation(ctx, r, progress)

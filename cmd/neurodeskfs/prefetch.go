@@ -18,6 +18,7 @@ import (
 	"github.com/neurodesk/neurodeskfs/cvmfs"
 	"github.com/neurodesk/neurodeskfs/cvmfs/blob"
 	"github.com/neurodesk/neurodeskfs/cvmfs/tier"
+	"github.com/neurodesk/neurodeskfs/fs/launch"
 	"github.com/neurodesk/neurodeskfs/fs/tree"
 )
 
@@ -39,23 +40,25 @@ type PrefetchedImage struct {
 
 // prefetchFlags say what is fetched and where to.
 type prefetchFlags struct {
-	place cachePlace
-	to    string
+	place    cachePlace
+	to, lock string
 }
 
 func newPrefetch() *cobra.Command {
 	var f prefetchFlags
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "prefetch APP[/VERSION] ...",
+		Use:   "prefetch [APP[/VERSION] ...]",
 		Short: "Fetch whole images, so that using them needs no network later",
 		Long: `Fetches all that the images consist of, verified, into the cache: that of the
 mount, if there is one. With --to DIR into a shared tier, a directory that nodes
 with cache.shared = DIR read before they ask the network. VERSION is a name as
-in M/apps/APP; without it the newest. What is there already is not fetched
-again: a run that was interrupted goes on where it stopped.`,
-		Example: "  neurodeskfs prefetch fsl mrtrix3/3.0.3\n  neurodeskfs prefetch fsl --to /lustre/neurodesk",
-		Args:    usage(cobra.MinimumNArgs(1)),
+in M/apps/APP; without it, it is the image that a lock file or $NEURODESK_PIN
+names (see neurodeskfs pin), else the newest. Without an APP, all that the lock
+file names are fetched. What is there already is not fetched again: a run that
+was interrupted goes on where it stopped.`,
+		Example: "  neurodeskfs prefetch fsl mrtrix3/3.0.3\n  neurodeskfs prefetch --lock study/neurodesk.lock\n  neurodeskfs prefetch fsl --to /lustre/neurodesk",
+		Args:    usage(cobra.ArbitraryArgs),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
@@ -76,26 +79,31 @@ again: a run that was interrupted goes on where it stopped.`,
 		},
 	}
 	f.place.addFlags(c)
+	c.Flags().StringVar(&f.lock, "lock", "", "the images that this lock `FILE` names")
 	c.Flags().StringVar(&f.to, "to", "", "fill the shared tier in `DIR` instead of the cache")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
 // run has the images fetched by the daemon of the mount, else here.
-func (f *prefetchFlags) run(ctx context.Context, apps []string, progress func(step)) (report PrefetchReport, err error) {
+func (f *prefetchFlags) run(ctx context.Context, args []string, progress func(step)) (report PrefetchReport, err error) {
+	images, err := wantedHere(args, f.lock)
+	if err != nil {
+		return report, err
+	}
 	cfg, err := f.place.flags.load()
 	if err != nil {
 		return report, err
 	}
 	if f.to != "" {
-		return fillTier(ctx, cfg, f.to, apps, progress)
+		return fillTier(ctx, cfg, f.to, images, progress)
 	}
 	if dir, err := f.cacheDir(); err != nil {
 		return report, err
 	} else if dir != "" {
 		cfg.Cache.Dir = dir
 	}
-	report, err = askData[PrefetchReport](ctx, cfg.Cache.Dir, controlRequest{Do: "prefetch", Apps: apps}, progress)
+	report, err = askData[PrefetchReport](ctx, cfg.Cache.Dir, controlRequest{Do: "prefetch", Apps: images.apps, Locked: images.locked}, progress)
 	if !errors.Is(err, errNoDaemon) {
 		return report, err
 	}
@@ -104,7 +112,7 @@ func (f *prefetchFlags) run(ctx context.Context, apps []string, progress func(st
 			return report, err
 		}
 	}
-	return prefetchHere(ctx, cfg, nil, apps, progress)
+	return prefetchHere(ctx, cfg, nil, images, progress)
 }
 
 // cacheDir is the cache of the mount that is meant: of the one that is named,
@@ -127,7 +135,7 @@ func (f *prefetchFlags) cacheDir() (string, error) {
 
 // fillTier fills the shared tier in dir. What it needs to know of the
 // repositories lies in a cache of its own meanwhile, since a mount may hold the usual one.
-func fillTier(ctx context.Context, cfg *config.Config, dir string, apps []string, progress func(step)) (report PrefetchReport, err error) {
+func fillTier(ctx context.Context, cfg *config.Config, dir string, images wanted, progress func(step)) (report PrefetchReport, err error) {
 	log := slog.New(slog.DiscardHandler)
 	shared, err := tier.Make(dir, log)
 	if err != nil {
@@ -139,11 +147,11 @@ func fillTier(ctx context.Context, cfg *config.Config, dir string, apps []string
 	}
 	defer os.RemoveAll(temporary)
 	cfg.Cache.Dir = temporary
-	return prefetchHere(ctx, cfg, shared, apps, progress)
+	return prefetchHere(ctx, cfg, shared, images, progress)
 }
 
 // prefetchHere does without a daemon.
-func prefetchHere(ctx context.Context, cfg *config.Config, fill *tier.Tier, apps []string, progress func(step)) (PrefetchReport, error) {
+func prefetchHere(ctx context.Context, cfg *config.Config, fill *tier.Tier, images wanted, progress func(step)) (PrefetchReport, error) {
 	d := newDaemon("/", slog.New(slog.DiscardHandler))
 	defer d.close()
 	if fill != nil {
@@ -157,17 +165,17 @@ func prefetchHere(ctx context.Context, cfg *config.Config, fill *tier.Tier, apps
 	if err := d.prepare(ctx, cfg); err != nil {
 		return PrefetchReport{}, err
 	}
-	return d.prefetch(ctx, apps, progress)
+	return d.prefetch(ctx, images, progress)
 }
 
 // prefetch fetches images, one after the other, each in parallel.
-func (d *daemon) prefetch(ctx context.Context, apps []string, progress func(step)) (PrefetchReport, error) {
+func (d *daemon) prefetch(ctx context.Context, images wanted, progress func(step)) (PrefetchReport, error) {
 	r := PrefetchReport{To: d.disk.Stats().Dir, Images: []PrefetchedImage{}}
 	if d.fill != nil {
 		r.To = d.fill.Stats().Dir
 	}
-	for _, name := range apps {
-		image, err := d.prefetchImage(ctx, name, progress)
+	for _, name := range images.apps {
+		image, err := d.prefetchImage(ctx, name, images.lockOf(name), progress)
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", name, err)
 		}
@@ -192,12 +200,11 @@ func (d *daemon) filled(ctx context.Context, images []PrefetchedImage) error {
 	return err
 }
 
-func (d *daemon) prefetchImage(ctx context.Context, name string, progress func(step)) (out PrefetchedImage, err error) {
-	app, version, ok := strings.Cut(name, "/")
-	if !ok {
-		version = "default"
+func (d *daemon) prefetchImage(ctx context.Context, name string, lock *launch.Locked, progress func(step)) (out PrefetchedImage, err error) {
+	o, err := d.origin(ctx, name, lock)
+	if errors.Is(err, fs.ErrNotExist) && lock != nil {
+		return out, fmt.Errorf("no repository here has the image that is locked: neurodeskfs lock --check says more")
 	}
-	o, err := d.tree.Origin(ctx, app, version)
 	if errors.Is(err, fs.ErrNotExist) {
 		return out, fmt.Errorf("there is no such image: neurodeskfs list shows all, neurodeskfs search finds one")
 	}
@@ -230,6 +237,18 @@ func (d *daemon) prefetchImage(ctx context.Context, name string, progress func(s
 		Image: o.Build, Repository: o.Source, Objects: done.Objects, Bytes: done.Bytes,
 		Fetched: done.Objects - done.Present, FetchedBytes: done.Bytes - done.Here,
 	}, err
+}
+
+// origin finds an image by its name in M/apps, one that is locked to a revision there.
+func (d *daemon) origin(ctx context.Context, name string, lock *launch.Locked) (tree.Origin, error) {
+	app, version, ok := strings.Cut(name, "/")
+	switch {
+	case lock != nil && lock.RootHash != "":
+		return d.tree.LockedOrigin(ctx, lock.Place())
+	case !ok:
+		version = "default"
+	}
+	return d.tree.Origin(ctx, app, version)
 }
 
 // prefetchFile fetches an image on object storage.

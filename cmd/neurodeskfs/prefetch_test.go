@@ -67,7 +67,7 @@ func TestPrefetchWithoutADaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.Cache.Dir = filepath.Join(dir, "cache")
-	if _, err := prefetchHere(t.Context(), cfg, nil, []string{"none"}, func(step) {}); err == nil || !strings.Contains(err.Error(), "none") {
+	if _, err := prefetchHere(t.Context(), cfg, nil, wanted{apps: []string{"none"}}, func(step) {}); err == nil || !strings.Contains(err.Error(), "none") {
 		t.Error(err)
 	}
 }

@@ -70,16 +70,29 @@ func (t *Tree) Origin(ctx context.Context, app, version string) (o Origin, err e
 		if m.build() != build {
 			continue
 		}
-		c, ok := m.container.(origins)
-		if ok {
-			o, err = c.origin(ctx)
-		} else {
-			err = fmt.Errorf("%s/%s of %s: %w", app, build, m.source, ErrMounted)
-		}
-		o.Build, o.Source = app+"/"+build, m.source
-		return o, err
+		return m.origin(ctx)
 	}
 	return o, fmt.Errorf("version %q of app %q: %w", version, app, notExist(version))
+}
+
+// LockedOrigin is Origin of the image that is shown at M/.neurodeskfs/locked/PLACE.
+func (t *Tree) LockedOrigin(ctx context.Context, place string) (Origin, error) {
+	m, err := t.now().lockedImage(ctx, place)
+	if err != nil {
+		return Origin{}, err
+	}
+	return m.origin(ctx)
+}
+
+func (m *img) origin(ctx context.Context) (o Origin, err error) {
+	name := m.app + "/" + m.build()
+	if c, ok := m.container.(origins); ok {
+		o, err = c.origin(ctx)
+	} else {
+		err = fmt.Errorf("%s of %s: %w", name, m.source, ErrMounted)
+	}
+	o.Build, o.Source = name, m.source
+	return o, err
 }
 
 // Tried waits until each image that has a list of its commands was looked at once.
