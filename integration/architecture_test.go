@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/neurodesk/neurodeskfs/integration/checkout"
 )
 
 const ours = "github.com/neurodesk/neurodeskfs"
@@ -70,17 +72,11 @@ func golist(t *testing.T, args ...string) []listed {
 // sourceRoot is the folder of go.mod.
 func sourceRoot(t *testing.T) string {
 	t.Helper()
-	dir, err := os.Getwd()
-	for ; err == nil; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
-		}
-		if dir == "/" {
-			break
-		}
+	dir, err := checkout.Dir()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no go.mod above the test's folder")
-	return ""
+	return dir
 }
 
 // A rule says who may import what. Either only lists the importers, or the

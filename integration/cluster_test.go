@@ -123,10 +123,7 @@ PartitionName=main Nodes=@HOST Default=YES MaxTime=INFINITE State=UP
 // hooks makes the prolog and the epilog those of packaging, for a mount at m.
 func (c *cluster) hooks(m, config string) {
 	c.t.Helper()
-	source, err := sourceTree()
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	source := sourceRoot(c.t)
 	c.write("defaults", fmt.Sprintf("NEURODESK_MOUNT=%s NEURODESKFS=%s NEURODESK_CONFIG=%s NEURODESK_RUN=%s/run\n",
 		m, program(c.t), config, c.dir), 0o644)
 	for _, name := range []string{"prolog", "epilog"} {

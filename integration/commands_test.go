@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // commandRow is a line of a golden command list.
@@ -30,7 +32,7 @@ type commandRow struct {
 // goldenCommands reads the command list of a repository.
 func goldenCommands(t *testing.T, fqrn string) (rows []commandRow) {
 	t.Helper()
-	f, err := os.Open(goldenPath(t, "neurodesk", "commands", fqrn+".tsv"))
+	f, err := os.Open(golden.Path(t, "neurodesk", "commands", fqrn+".tsv"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +196,7 @@ func (row commandRow) prints(t *testing.T, stdout string) bool {
 func sampleDir(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(shortDir(t), "nd-run")
-	if err := os.CopyFS(dir, os.DirFS(goldenPath(t, "neurodesk", "samples"))); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(golden.Path(t, "neurodesk", "samples"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "out"), 0o755); err != nil {

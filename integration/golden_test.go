@@ -9,37 +9,17 @@ import (
 	"testing/fstest"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/cvmfstest"
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // goldenSets are the folders of golden repositories.
 var goldenSets = []string{"cvmfs", "neurodesk"}
 
-// goldenPath is a path in the golden data. Without them a test is skipped,
-// except in CI, where it fails.
-func goldenPath(t testing.TB, parts ...string) string {
-	t.Helper()
-	dir := os.Getenv("NEURODESKFS_GOLDEN")
-	if dir == "" {
-		root, err := sourceTree()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir = filepath.Join(root, "..", "shared", "golden")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "README.md")); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("golden data are missing: %v", err)
-		}
-		t.Skipf("golden data are missing: %v", err)
-	}
-	return filepath.Join(append([]string{dir}, parts...)...)
-}
-
 // goldenSet is the folder that holds the repository.
 func goldenSet(t testing.TB, fqrn string) string {
 	t.Helper()
 	for _, set := range goldenSets {
-		if _, err := os.Stat(goldenPath(t, set, fqrn)); err == nil {
+		if _, err := os.Stat(golden.Path(t, set, fqrn)); err == nil {
 			return set
 		}
 	}
@@ -69,9 +49,9 @@ func newStratum(t testing.TB) *stratum {
 func (s *stratum) Golden(fqrn string, layers ...fs.FS) source {
 	s.t.Helper()
 	set := goldenSet(s.t, fqrn)
-	s.Add(fqrn, cvmfstest.Overlay(append(layers, os.DirFS(goldenPath(s.t, set, fqrn)))...))
-	src := source{FQRN: fqrn, Servers: []string{s.URL()}, Keys: goldenPath(s.t, set, "keys", fqrn+".pub"), Layout: "none"}
-	if external := goldenPath(s.t, set, fqrn+".external"); exists(external) {
+	s.Add(fqrn, cvmfstest.Overlay(append(layers, os.DirFS(golden.Path(s.t, set, fqrn)))...))
+	src := source{FQRN: fqrn, Servers: []string{s.URL()}, Keys: golden.Path(s.t, set, "keys", fqrn+".pub"), Layout: "none"}
+	if external := golden.Path(s.t, set, fqrn+".external"); exists(external) {
 		s.Add(fqrn+".external", os.DirFS(external))
 		src.ExternalURL = s.RepositoryURL(fqrn + ".external")
 	}
@@ -82,7 +62,7 @@ func (s *stratum) Golden(fqrn string, layers ...fs.FS) source {
 // lags behind does.
 func goldenRevision(t testing.TB, fqrn string, n int) fs.FS {
 	t.Helper()
-	b, err := os.ReadFile(goldenPath(t, goldenSet(t, fqrn), "manifests", fqrn, fmt.Sprintf("golden-rev%d.cvmfspublished", n)))
+	b, err := os.ReadFile(golden.Path(t, goldenSet(t, fqrn), "manifests", fqrn, fmt.Sprintf("golden-rev%d.cvmfspublished", n)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +72,7 @@ func goldenRevision(t testing.TB, fqrn string, n int) fs.FS {
 // goldenCase is the layer of a case of the negative set.
 func goldenCase(t testing.TB, fqrn, name string) fs.FS {
 	t.Helper()
-	return os.DirFS(goldenPath(t, "cvmfs", "negative", fqrn, name))
+	return os.DirFS(golden.Path(t, "cvmfs", "negative", fqrn, name))
 }
 
 // publish serves a repository that is made for the test, and returns how to

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // goldenImages are the golden repositories whose images are no Neurodesk
@@ -100,7 +102,7 @@ type imageRow struct{ path, format string }
 
 func goldenImageRows(t *testing.T) (rows []imageRow) {
 	t.Helper()
-	f, err := os.Open(goldenPath(t, "neurodesk", "expected", "galaxy.golden.test", "images.tsv"))
+	f, err := os.Open(golden.Path(t, "neurodesk", "expected", "galaxy.golden.test", "images.tsv"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +121,7 @@ func goldenImageRows(t *testing.T) (rows []imageRow) {
 // goldenImageListing is what lies in a single-file image.
 func goldenImageListing(t *testing.T, name string) listing {
 	t.Helper()
-	return readGoldenListing(t, goldenPath(t, "neurodesk", "expected", "galaxy.golden.test", "images", name+".tsv"), nil)
+	return readGoldenListing(t, golden.Path(t, "neurodesk", "expected", "galaxy.golden.test", "images", name+".tsv"), nil)
 }
 
 // TestGoldenImagesTrees compares the tree in each single-file image with what

@@ -21,6 +21,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // listing is a tree as a golden list has it: path -> all other columns.
@@ -34,7 +36,7 @@ type entry struct {
 // goldenListing reads a golden list; links are expanded with env.
 func goldenListing(t testing.TB, fqrn string, revision int, env map[string]string) listing {
 	t.Helper()
-	return readGoldenListing(t, goldenPath(t, goldenSet(t, fqrn), "expected", fqrn, fmt.Sprintf("golden-rev%d.tsv", revision)), env)
+	return readGoldenListing(t, golden.Path(t, goldenSet(t, fqrn), "expected", fqrn, fmt.Sprintf("golden-rev%d.tsv", revision)), env)
 }
 
 // readGoldenListing reads the golden list in a file.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/neurodesk/neurodeskfs/fs/session"
+	"github.com/neurodesk/neurodeskfs/integration/checkout"
 )
 
 // runDir holds all mount points, caches and files of this run. Other users can
@@ -195,7 +196,7 @@ var builtProgram = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv("NEURODESKFS_BIN"); path != "" {
 		return filepath.Abs(path)
 	}
-	root, err := sourceTree()
+	root, err := checkout.Dir()
 	if err != nil {
 		return "", err
 	}
@@ -228,19 +229,3 @@ var builtProgram = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
-
-// sourceTree is the folder of go.mod, found upwards from the test's.
-func sourceTree() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("no go.mod above the test")
-		}
-	}
-}

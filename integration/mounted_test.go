@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // TestMountOfTheSitesOwn: where the host has the repository mounted (here by
@@ -26,7 +28,7 @@ func TestMountOfTheSitesOwn(t *testing.T) {
 	if err != nil || !strings.HasPrefix(rootfs, site.Path("cvmfs", fqrn, "containers")+"/") {
 		t.Errorf("the image's tree is a link to %q, %v", rootfs, err)
 	}
-	image := goldenPath(t, "neurodesk", "samples", "image.nii")
+	image := golden.Path(t, "neurodesk", "samples", "image.nii")
 	r := m.Run(m.Path("bin/mrinfo"), "-size", image)
 	if r.Status != 0 || r.Stdout != "32 32 8\n" {
 		t.Errorf("mrinfo: %+v", r)

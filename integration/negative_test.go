@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // refusals are the cases of the negative set that must not mount, with words
@@ -36,7 +38,7 @@ var refusals = map[string][]string{
 // goldenCases lists the cases of a repository's negative set.
 func goldenCases(t *testing.T, fqrn string) (names []string) {
 	t.Helper()
-	f, err := os.Open(goldenPath(t, "cvmfs", "negative", fqrn+".verdicts.tsv"))
+	f, err := os.Open(golden.Path(t, "cvmfs", "negative", fqrn+".verdicts.tsv"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +48,7 @@ func goldenCases(t *testing.T, fqrn string) (names []string) {
 			names = append(names, name)
 		}
 	}
-	folders, err := os.ReadDir(goldenPath(t, "cvmfs", "negative", fqrn))
+	folders, err := os.ReadDir(golden.Path(t, "cvmfs", "negative", fqrn))
 	if err != nil || len(folders) != len(names) || len(names) < 20 {
 		t.Fatalf("%d verdicts, %d folders, %v", len(names), len(folders), err)
 	}
@@ -108,7 +110,7 @@ func checkBadObject(t *testing.T, s setup, fqrn, name string) {
 	if b, err := os.ReadFile(m.Raw(fqrn, bad)); err == nil || len(b) > 0 {
 		t.Errorf("the second time %d bytes are read, %v", len(b), err)
 	}
-	objects, err := filepath.Glob(goldenPath(t, "cvmfs", "negative", fqrn, name, "data/*/*"))
+	objects, err := filepath.Glob(golden.Path(t, "cvmfs", "negative", fqrn, name, "data/*/*"))
 	if err != nil || len(objects) != 1 {
 		t.Fatalf("objects of the case: %v, %v", objects, err)
 	}

@@ -36,10 +36,7 @@ func newRealSystemd(t *testing.T, m, config string) *realSystemd {
 		t.Skip("there is no systemd here")
 	}
 	s := &realSystemd{t: t, dir: shortDir(t), unit: "neurodeskfs.service"}
-	source, err := sourceTree()
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := sourceRoot(t)
 	unit := readText(filepath.Join(source, "packaging/systemd", s.unit))
 	unit = regexp.MustCompile(`([ '=])/neurodesk\b`).ReplaceAllString(unit, "${1}"+m)
 	unit = strings.NewReplacer("/usr/local/bin/", s.dir+"/", "TimeoutStopSec=5\n", "TimeoutStopSec=1\n", "RestartSec=2\n", "RestartSec=100ms\n").Replace(unit)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/cvmfstest"
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // xattr reads an extended attribute of path itself, links not followed.
@@ -58,7 +59,7 @@ func listXattrs(t *testing.T, path string) []string {
 // manifestField is what the newest manifest of a golden repository says.
 func manifestField(t *testing.T, fqrn string, letter byte) string {
 	t.Helper()
-	b, err := os.ReadFile(goldenPath(t, goldenSet(t, fqrn), fqrn, ".cvmfspublished"))
+	b, err := os.ReadFile(golden.Path(t, goldenSet(t, fqrn), fqrn, ".cvmfspublished"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,31 +16,13 @@ import (
 	"testing"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/hash"
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
-
-// goldenDir finds the repositories made by the real CVMFS tools.
-func goldenDir(t testing.TB) string {
-	t.Helper()
-	dir := os.Getenv("NEURODESKFS_GOLDEN")
-	for up := "."; dir == ""; up = filepath.Join(up, "..") {
-		if _, err := os.Stat(filepath.Join(up, "go.mod")); err == nil {
-			dir = filepath.Join(up, "..", "shared", "golden")
-		}
-	}
-	dir = filepath.Join(dir, "cvmfs")
-	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("golden repositories are missing: %v", err)
-		}
-		t.Skipf("golden repositories are missing: %v", err)
-	}
-	return dir
-}
 
 // goldenObjects inflates all objects of one kind: 'C' catalogs, 'H' histories.
 func goldenObjects(t testing.TB, suffix hash.Suffix) map[string][]byte {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(goldenDir(t), "*.golden.test", "data", "*", "*"+string(rune(suffix))))
+	files, err := filepath.Glob(filepath.Join(golden.Path(t, "cvmfs"), "*.golden.test", "data", "*", "*"+string(rune(suffix))))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no golden objects of kind %c: %v", suffix, err)
 	}
@@ -101,7 +83,7 @@ type walker struct {
 }
 
 func TestGoldenTrees(t *testing.T) {
-	manifests, _ := filepath.Glob(filepath.Join(goldenDir(t), "manifests", "*", "*.cvmfspublished"))
+	manifests, _ := filepath.Glob(filepath.Join(golden.Path(t, "cvmfs"), "manifests", "*", "*.cvmfspublished"))
 	if len(manifests) == 0 {
 		t.Fatal("no golden manifests")
 	}
@@ -116,8 +98,8 @@ func TestGoldenTrees(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w := &walker{t: t, web: filepath.Join(goldenDir(t), fqrn), seen: map[string]bool{}}
-			w.want = readList(t, filepath.Join(goldenDir(t), "expected", fqrn, rev+".tsv"))
+			w := &walker{t: t, web: filepath.Join(golden.Path(t, "cvmfs"), fqrn), seen: map[string]bool{}}
+			w.want = readList(t, filepath.Join(golden.Path(t, "cvmfs"), "expected", fqrn, rev+".tsv"))
 			w.catalog(root, "")
 			for path := range w.want {
 				if !w.seen[path] {

@@ -12,43 +12,13 @@ import (
 	"github.com/neurodesk/neurodeskfs/cvmfs/catalog"
 	"github.com/neurodesk/neurodeskfs/cvmfs/hash"
 	"github.com/neurodesk/neurodeskfs/cvmfs/trust"
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
-
-// goldenDir finds the repositories that the real server tools made. Without them
-// a test skips, except in CI.
-func goldenDir(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("NEURODESKFS_GOLDEN")
-	if dir == "" {
-		root, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-				break
-			}
-			if root == filepath.Dir(root) {
-				t.Fatal("no go.mod above the test")
-			}
-			root = filepath.Dir(root)
-		}
-		dir = filepath.Join(root, "..", "shared", "golden")
-	}
-	dir = filepath.Join(dir, "cvmfs")
-	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("golden data are missing: %v", err)
-		}
-		t.Skipf("golden data are missing: %v", err)
-	}
-	return dir
-}
 
 func TestGoldenIsServedByteForByte(t *testing.T) {
 	s := startServer(t)
 	const fqrn = "delta.golden.test"
-	dir := filepath.Join(goldenDir(t), fqrn)
+	dir := filepath.Join(golden.Path(t, "cvmfs"), fqrn)
 	s.Add(fqrn, os.DirFS(dir))
 	n, size := 0, int64(0)
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -77,7 +47,7 @@ func TestGoldenIsServedByteForByte(t *testing.T) {
 func TestGoldenWithANegativeCaseOverIt(t *testing.T) {
 	s := startServer(t)
 	const fqrn = "alpha.golden.test"
-	dir := goldenDir(t)
+	dir := golden.Path(t, "cvmfs")
 	layer := os.DirFS(filepath.Join(dir, "negative", fqrn, "whitelist-expired"))
 	s.Add(fqrn, Overlay(layer, os.DirFS(filepath.Join(dir, fqrn))))
 	keys, err := trust.LoadKeys(filepath.Join(dir, "keys", fqrn+".pub"))
@@ -97,7 +67,7 @@ func TestGoldenWithANegativeCaseOverIt(t *testing.T) {
 }
 
 func TestManifestHasTheFieldsOfAGoldenOne(t *testing.T) {
-	dir := goldenDir(t)
+	dir := golden.Path(t, "cvmfs")
 	letters := func(raw []byte) (l string) {
 		head, _, _ := bytes.Cut(raw, []byte("--\n"))
 		for line := range bytes.Lines(head) {
@@ -118,7 +88,7 @@ func TestManifestHasTheFieldsOfAGoldenOne(t *testing.T) {
 }
 
 func TestCatalogHasTheSchemaOfAGoldenOne(t *testing.T) {
-	dir := goldenDir(t)
+	dir := golden.Path(t, "cvmfs")
 	real, err := os.ReadFile(filepath.Join(dir, "delta.golden.test", ".cvmfspublished"))
 	if err != nil {
 		t.Fatal(err)

@@ -11,39 +11,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// golden returns the folder of the golden repositories. Without it a test is
-// skipped, except in CI.
-func golden(tb testing.TB) string {
-	tb.Helper()
-	dir := os.Getenv("NEURODESKFS_GOLDEN")
-	if dir == "" {
-		wd, err := os.Getwd()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		for ; filepath.Dir(wd) != wd; wd = filepath.Dir(wd) {
-			if _, err := os.Stat(filepath.Join(wd, "go.mod")); err == nil {
-				break
-			}
-		}
-		dir = filepath.Join(wd, "..", "shared", "golden")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatalf("golden data are missing: %v", err)
-		}
-		tb.Skipf("golden data are missing: %v", err)
-	}
-	return dir
-}
+	"github.com/neurodesk/neurodeskfs/integration/golden"
+)
 
 // goldenObjects returns the stored bytes of the objects without suffix, which
 // are zlib streams made by the CVMFS server tools.
 func goldenObjects(tb testing.TB) [][]byte {
 	tb.Helper()
-	root := filepath.Join(golden(tb), "neurodesk", "neurodesk.golden.test", "data")
+	root := golden.Path(tb, "neurodesk", "neurodesk.golden.test", "data")
 	names, err := filepath.Glob(filepath.Join(root, "??", strings.Repeat("?", 38)))
 	if err != nil || len(names) == 0 {
 		tb.Fatalf("no golden objects in %s: %v", root, err)

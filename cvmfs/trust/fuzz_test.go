@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/hash"
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // seed adds the golden files that match; none is a failure, for a fuzzer that
 // starts from nothing finds nothing.
 func seed(f *testing.F, patterns ...string) {
 	f.Helper()
-	dir := goldenDir(f)
+	dir := golden.Path(f, "cvmfs")
 	for _, p := range patterns {
 		for _, name := range mustGlob(f, 1, dir, p) {
 			f.Add(mustRead(f, name))
@@ -25,7 +26,7 @@ func seed(f *testing.F, patterns ...string) {
 
 func FuzzManifest(f *testing.F) {
 	seed(f, "*/.cvmfspublished", "manifests/*/*", "negative/*/*/.cvmfspublished")
-	key := mustKeys(f, filepath.Join(goldenDir(f), "keys"))[0]
+	key := mustKeys(f, filepath.Join(golden.Path(f, "cvmfs"), "keys"))[0]
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := ParseManifest(b)
 		if err != nil {
@@ -65,7 +66,7 @@ func FuzzWhitelist(f *testing.F) {
 // FuzzCertificate: what is a certificate to this package and not to crypto/x509 has
 // the same key, and what is one to both has the same bytes.
 func FuzzCertificate(f *testing.F) {
-	dir := goldenDir(f)
+	dir := golden.Path(f, "cvmfs")
 	seeds := 0
 	for _, name := range mustGlob(f, 1, dir, "*/data/*/*X") {
 		if b, err := inflate(mustRead(f, name)); err == nil {

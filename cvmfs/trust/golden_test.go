@@ -11,35 +11,8 @@ import (
 	"time"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/hash"
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
-
-// goldenDir finds the repositories that the real server tools made. Without them
-// a test skips, except in CI.
-func goldenDir(tb testing.TB) string {
-	tb.Helper()
-	dir := os.Getenv("NEURODESKFS_GOLDEN")
-	if dir == "" {
-		root, err := os.Getwd()
-		for err == nil {
-			if _, e := os.Stat(filepath.Join(root, "go.mod")); e == nil {
-				break
-			}
-			if root == filepath.Dir(root) {
-				tb.Fatal("no go.mod above the test")
-			}
-			root = filepath.Dir(root)
-		}
-		dir = filepath.Join(root, "..", "shared", "golden")
-	}
-	dir = filepath.Join(dir, "cvmfs")
-	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatalf("golden data are missing: %v", err)
-		}
-		tb.Skipf("golden data are missing: %v", err)
-	}
-	return dir
-}
 
 func mustRead(tb testing.TB, path ...string) []byte {
 	tb.Helper()
@@ -105,7 +78,7 @@ func readEvidence(tb testing.TB, manifest []byte, dirs ...string) Evidence {
 }
 
 func TestGoldenChain(t *testing.T) {
-	dir := goldenDir(t)
+	dir := golden.Path(t, "cvmfs")
 	keys := mustKeys(t, filepath.Join(dir, "keys")) // all four: any one may fit
 	for _, p := range mustGlob(t, 10, dir, "manifests", "*", "*.cvmfspublished") {
 		fqrn := filepath.Base(filepath.Dir(p))
@@ -130,7 +103,7 @@ func TestGoldenChain(t *testing.T) {
 }
 
 func TestGoldenServedManifestIsTheLastRevision(t *testing.T) {
-	dir := goldenDir(t)
+	dir := golden.Path(t, "cvmfs")
 	for fqrn, rev := range map[string]uint64{"alpha.golden.test": 4, "beta.golden.test": 4, "gamma.golden.test": 7, "delta.golden.test": 2} {
 		keys := mustKeys(t, filepath.Join(dir, "keys", fqrn+".pub"))
 		m, err := Verify(readEvidence(t, nil, filepath.Join(dir, fqrn)), Policy{FQRN: fqrn, Keys: keys, Now: goldenTime})
@@ -172,7 +145,7 @@ var negatives = map[string]error{
 }
 
 func TestGoldenNegatives(t *testing.T) {
-	dir := goldenDir(t)
+	dir := golden.Path(t, "cvmfs")
 	for _, verdicts := range mustGlob(t, 2, dir, "negative", "*.verdicts.tsv") {
 		fqrn := strings.TrimSuffix(filepath.Base(verdicts), ".verdicts.tsv")
 		keys := mustKeys(t, filepath.Join(dir, "keys", fqrn+".pub"))

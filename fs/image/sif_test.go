@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/sylabs/sif/v2/pkg/sif"
+
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // memory is a source in memory.
@@ -140,10 +142,7 @@ func FuzzLocate(f *testing.F) {
 // goldenHeads are the heads of the SIFs of the golden flat repository, as
 // apptainer wrote them; none where the golden data are missing.
 func goldenHeads(f *testing.F) (heads [][]byte) {
-	dir := os.Getenv("NEURODESKFS_GOLDEN")
-	if dir == "" {
-		dir = "../../../shared/golden"
-	}
+	dir, _ := golden.Dir()
 	files, _ := filepath.Glob(filepath.Join(dir, "neurodesk/galaxy.golden.test/data/*/*"))
 	for _, name := range files {
 		if head := inflatedHead(name); len(head) > 42 && string(head[32:42]) == "SIF_MAGIC\x00" {

@@ -18,26 +18,8 @@ import (
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/catalog"
 	"github.com/neurodesk/neurodeskfs/cvmfs/hash"
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
-
-// goldenDir finds the container repositories made by the real tools.
-func goldenDir(t testing.TB) string {
-	t.Helper()
-	dir := os.Getenv("NEURODESKFS_GOLDEN")
-	for up := "."; dir == ""; up = filepath.Join(up, "..") {
-		if _, err := os.Stat(filepath.Join(up, "go.mod")); err == nil {
-			dir = filepath.Join(up, "..", "shared", "golden")
-		}
-	}
-	dir = filepath.Join(dir, "neurodesk")
-	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("golden repositories are missing: %v", err)
-		}
-		t.Skipf("golden repositories are missing: %v", err)
-	}
-	return dir
-}
 
 const galaxy = "galaxy.golden.test"
 
@@ -146,7 +128,7 @@ func escape(s string) string {
 // made them, and compares them with what unsquashfs unpacked as root: of
 // each tool one large image, with FULL=1 all.
 func TestGolden(t *testing.T) {
-	dir := goldenDir(t)
+	dir := golden.Path(t, "neurodesk")
 	list, err := os.ReadFile(filepath.Join(dir, "expected", galaxy, "images.tsv"))
 	if err != nil {
 		t.Fatal(err)

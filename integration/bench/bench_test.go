@@ -12,13 +12,14 @@ import (
 	"testing"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/cvmfstest"
+	"github.com/neurodesk/neurodeskfs/integration/checkout"
 )
 
 // newTestBench is a bench in the source tree; the test ends with nothing of it
 // left. Without the built program there is none.
 func newTestBench(t *testing.T) *bench {
 	t.Helper()
-	root, err := sourceTree()
+	root, err := checkout.Dir()
 	if err == nil {
 		_, err = os.Stat(filepath.Join(root, "bin/neurodeskfs"))
 	}

@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/neurodesk/neurodeskfs/integration/checkout"
+	"github.com/neurodesk/neurodeskfs/integration/golden"
 )
 
 // bench is one run.
@@ -40,14 +43,10 @@ type account struct {
 func newBench(ctx context.Context) (*bench, error) {
 	b := &bench{who: chooseAccount(ctx), quick: isSet("QUICK"), full: isSet("FULL")}
 	var err error
-	if b.root, err = sourceTree(); err != nil {
+	if b.root, err = checkout.Dir(); err != nil {
 		return nil, err
 	}
-	b.golden = os.Getenv("NEURODESKFS_GOLDEN")
-	if b.golden == "" {
-		b.golden = filepath.Join(b.root, "../shared/golden")
-	}
-	if _, err := os.Stat(filepath.Join(b.golden, "neurodesk/README.md")); err != nil {
+	if b.golden, err = golden.Dir(); err != nil {
 		b.golden = ""
 	}
 	// not $TMPDIR: mount points stand in #! lines, which must be short and without blanks
@@ -179,22 +178,6 @@ func chooseAccount(ctx context.Context) account {
 		}
 	}
 	return self
-}
-
-// sourceTree is the directory of go.mod, at or above the working directory.
-func sourceTree() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("the bench runs in the source tree: cd to it and type make bench")
-		}
-	}
 }
 
 // daemonLog is the end of the daemons' logs, for a case that failed.

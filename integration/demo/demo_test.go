@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/neurodesk/neurodeskfs/cvmfs/cvmfstest"
+	"github.com/neurodesk/neurodeskfs/integration/checkout"
 )
 
 // newDemo needs the built program and the images. Without a network there may
 // be none; in CI that is a failure.
 func newDemo(t *testing.T, w *strings.Builder) *demo {
 	t.Helper()
-	root, err := sourceTree()
+	root, err := checkout.Dir()
 	if err == nil {
 		_, err = os.Stat(filepath.Join(root, "bin/neurodeskfs"))
 	}

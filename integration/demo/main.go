@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/neurodesk/neurodeskfs/integration/checkout"
 )
 
 // errStopped is the cause when a signal ends the demo.
@@ -83,7 +85,7 @@ func (d *demo) play(ctx context.Context) error {
 // prepare looks for what the demo needs, and makes its directory and its images.
 func (d *demo) prepare(ctx context.Context) error {
 	var err error
-	if d.root, err = sourceTree(); err != nil {
+	if d.root, err = checkout.Dir(); err != nil {
 		return err
 	}
 	if err := needCommands("apptainer", "apt-get", "dpkg-deb"); err != nil {
@@ -132,20 +134,4 @@ func (d *demo) makeWorkplace(ctx context.Context) error {
 	}
 	d.shell = newShell(d.out, who, work)
 	return nil
-}
-
-// sourceTree is the directory of go.mod, at or above the working directory.
-func sourceTree() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("the demo runs in the source tree: cd to it and type make demo")
-		}
-	}
 }
