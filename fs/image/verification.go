@@ -2,8 +2,6 @@ package image
 
 import (
 	"context"
-	"crypto/sha1"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,8 +24,13 @@ type Verification struct {
 	Logger  *slog.Logger
 }
 
-// verifyMemo is the memo's bucket of what was found out, by image and keyring.
+// verifyMemo is the memo's bucket of what was found out, by image, keyring and rules.
 const verifyMemo = "verify-sif"
+
+// verifyRules names the rules of VerifySIF. It is to be raised with each change by
+// which another verdict comes of the same image and keys, so that none is kept that
+// an earlier version has found; 2: signatures by x.509 keys count as none.
+const verifyRules = "2"
 
 // maxProblems bounds the images that are remembered for Verified.
 const maxProblems = 1000
@@ -47,7 +50,7 @@ type Problem struct {
 // verifier verifies each image once, whatever happens to the mount meanwhile.
 type verifier struct {
 	v    Verification
-	sum  string // names the keyring
+	sum  string // names the keyring and the rules
 	ctx  context.Context
 	stop context.CancelFunc
 	turn chan struct{} // holds a token: one image at a time is verified in the background
@@ -62,11 +65,7 @@ type verifier struct {
 // Verify makes the images be verified from now on. It is to be called before
 // anything is opened.
 func (s *Images) Verify(v Verification) {
-	sum := sha1.New()
-	for _, k := range v.Keys.keys {
-		sum.Write(k.PrimaryKey.Fingerprint)
-	}
-	w := &verifier{v: v, sum: hex.EncodeToString(sum.Sum(nil)), turn: make(chan struct{}, 1), begun: map[string]bool{}, good: map[string]bool{}, problems: map[string]Problem{}}
+	w := &verifier{v: v, sum: fmt.Sprintf("%x %s", v.Keys.sum, verifyRules), turn: make(chan struct{}, 1), begun: map[string]bool{}, good: map[string]bool{}, problems: map[string]Problem{}}
 	w.turn <- struct{}{}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	s.verifier = w

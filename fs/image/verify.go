@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -35,7 +36,10 @@ const (
 )
 
 // Keyring is the public keys of those whose signatures count.
-type Keyring struct{ keys openpgp.EntityList }
+type Keyring struct {
+	keys openpgp.EntityList
+	sum  [sha1.Size]byte // of the file: a key that was revoked or renewed has the same fingerprint
+}
 
 // Signatures says whose signatures over an image are good. Each covers the SIF's
 // header and the whole object group that its primary system partition is in.
@@ -74,6 +78,7 @@ func LoadKeyring(file string) (Keyring, error) {
 // ParseKeyring is LoadKeyring of a file's content. Keys that follow each other
 // as several armored blocks are all read.
 func ParseKeyring(b []byte) (k Keyring, err error) {
+	k.sum = sha1.Sum(b)
 	const header = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
 	err = sheltered(func() (err error) {
 		at := bytes.Index(b, []byte(header))
