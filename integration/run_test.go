@@ -149,3 +149,17 @@ func TestLaunchRunInRun(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestJobsMountIsAJobs: what is typed in a job says of its mount what it is, and
+// nothing tells to take it away, by which the job would end. mount finds it there.
+func TestJobsMountIsAJobs(t *testing.T) {
+	s, config := jobSite(t)
+	const script = `for c in upgrade reload "trace show"; do "$0" $c; echo $?; done; "$0" mount --config "$1" --cache "$2" "$NEURODESK_MOUNT"; echo $?
+"$0" mount --config "$1" --cache "$2/other" "$NEURODESK_MOUNT"; echo $?`
+	c := exec.Command(program(t), "run", "--config", config, "--cache", s.Cache, s.Dir, "--", "sh", "-c", script, program(t), config, s.Cache)
+	r := run(t, c)
+	if r.Stdout != "1\n1\n1\n0\n5\n" || strings.Count(r.Stderr, "is the mount of a job (neurodeskfs run)") != 3 ||
+		!strings.Contains(r.Stderr, "use it, which ends with the job") || strings.Contains(r.Stderr, "umount") {
+		t.Errorf("%+v", r)
+	}
+}

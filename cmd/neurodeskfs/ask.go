@@ -102,7 +102,7 @@ visible. Fails with the reason when a source cannot be brought up to date.`,
 		Example: "  neurodeskfs reload ~/neurodesk",
 		Args:    usage(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			s, err := readStatus(optional(args))
+			s, err := readAsked(optional(args))
 			if err != nil {
 				return err
 			}

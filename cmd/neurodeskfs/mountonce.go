@@ -101,12 +101,16 @@ func (f *mountFlags) there(cfg *config.Config, dir string) (bool, error) {
 	if unix.Statfs(dir, &st) != nil {
 		return false, nil // the daemon clears a dead one away
 	}
-	differs := ""
+	differs, room := "", fmt.Sprintf("use it, or neurodeskfs umount %s first", dir)
 	switch s := statusOf(dir); {
 	case s.Version == "":
 		return false, errSilent
 	case s.supervisorGone():
 		return false, orphaned{s}
+	case s.Job && s.Config == cfg.Digest() && s.Cache.Dir == cfg.Cache.Dir:
+		return true, nil // in whatever version, and nobody else sees it
+	case s.Job:
+		differs, room = "a job's configuration or cache", "use it, which ends with the job (neurodeskfs run), or mount elsewhere"
 	case s.Version != version && s.Config != cfg.Digest():
 		// Versions may see one configuration in two ways.
 		return false, fmt.Errorf("%w, in version %s and perhaps with another configuration: neurodeskfs upgrade %s makes it %s and keeps that, neurodeskfs umount %s makes room",
@@ -122,5 +126,5 @@ func (f *mountFlags) there(cfg *config.Config, dir string) (bool, error) {
 	default:
 		return true, nil
 	}
-	return false, fmt.Errorf("%w, with %s: use it, or neurodeskfs umount %s first", session.ErrMounted, differs, dir)
+	return false, fmt.Errorf("%w, with %s: %s", session.ErrMounted, differs, room)
 }

@@ -25,7 +25,8 @@ type Status struct {
 	Worker     WorkerStatus   `json:"worker"`
 	Version    string         `json:"version"`
 	Mountpoint string         `json:"mountpoint"`
-	Config     string         `json:"config"` // equal for mounts that show the same in the same way
+	Job        bool           `json:"job,omitempty"` // it is one of run, and ends with its job
+	Config     string         `json:"config"`        // equal for mounts that show the same in the same way
 	Uptime     float64        `json:"uptime_s"`
 	Sources    []SourceStatus `json:"sources"`
 	Index      tree.Progress  `json:"index"`
@@ -109,7 +110,7 @@ type FuseStatus struct {
 // status looks at everything now.
 func (d *daemon) status() Status {
 	s := Status{
-		PID: os.Getpid(), Version: version, Mountpoint: d.mountpoint, Config: d.config, Uptime: time.Since(d.started).Seconds(),
+		PID: os.Getpid(), Version: version, Mountpoint: d.mountpoint, Job: d.claim != nil, Config: d.config, Uptime: time.Since(d.started).Seconds(),
 		Index: d.tree.Progress(), Verify: d.verified(), IOErrors: d.fs.IOErrors(), RSS: residentBytes(), Memory: d.memory(),
 	}
 	listErrors := d.tree.ListErrors()
@@ -219,6 +220,16 @@ func readStatus(named string) (s Status, err error) {
 		return s, fmt.Errorf("status of %s: %w", m, err)
 	}
 	return s, nil
+}
+
+// readAsked is readStatus of a mount that is to be asked for something, which that
+// of a job cannot be.
+func readAsked(named string) (Status, error) {
+	s, err := readStatus(named)
+	if err == nil && s.Job {
+		err = failf(exitFailure, "%s is the mount of a job (neurodeskfs run): it takes no requests, and ends with the job", s.Mountpoint)
+	}
+	return s, err
 }
 
 func newStatus() *cobra.Command {

@@ -37,7 +37,7 @@ configuration: a place of files IMAGE.json, as 'trace export DIR' writes them.`,
 
 // askTraces has the daemon of a mount carry out a trace request.
 func askTraces(ctx context.Context, mount string, r controlRequest, show bar) (controlAnswer, error) {
-	s, err := readStatus(mount)
+	s, err := readAsked(mount)
 	if err != nil {
 		return controlAnswer{}, err
 	}

@@ -37,7 +37,7 @@ says that a remount is needed (status 1).`,
 }
 
 func upgrade(ctx context.Context, named string, out io.Writer) error {
-	before, err := readStatus(named)
+	before, err := readAsked(named)
 	if err != nil {
 		return err
 	}
