@@ -88,10 +88,10 @@ type Source struct {
 	Name        string    `toml:"name"`        // dir, http: what the source is called; default the folder's base name, the URL's host
 	URL         Texts     `toml:"url"`         // http: of an image, with @image@ for its name; one, or a list: mirrors in order
 	Index       Texts     `toml:"index"`       // http: URL of a list of the images' names; or several
-	Images      []string  `toml:"images"`      // http: the names themselves, instead of index
-	Servers     []string  `toml:"servers"`     // URLs in order of preference; @fqrn@ and @org@ are replaced
+	Images      List      `toml:"images"`      // http: the names themselves, instead of index
+	Servers     List      `toml:"servers"`     // URLs in order of preference; @fqrn@ and @org@ are replaced
 	Proxies     string    `toml:"proxies"`     // CVMFS_HTTP_PROXY syntax; default DIRECT
-	PublicKeys  []string  `toml:"public_keys"` // files, or directories of *.pub
+	PublicKeys  List      `toml:"public_keys"` // files, or directories of *.pub
 	Layout      string    `toml:"layout"`      // "neurodesk", the default; "flat": files TOOL:VERSION; "unpacked": links REPO:TAG; "none": raw view only
 	Path        string    `toml:"path"`        // where the images are; default /containers, flat: /all, unpacked: /; dir: the folder
 	Tag         string    `toml:"tag"`         // pin to a named tag
@@ -169,15 +169,7 @@ func Parse(text []byte) (*Config, error) {
 	c := &Config{}
 	meta, err := toml.Decode(string(text), c)
 	if err != nil {
-		var where toml.ParseError
-		if errors.As(err, &where) {
-			key := ""
-			if _, syntax := toml.Decode(string(text), &map[string]any{}); syntax == nil { // else it is the key before
-				key = " (" + where.LastKey + ")"
-			}
-			return nil, fmt.Errorf("%w: line %d%s: %s", ErrInvalid, where.Position.Line, key, where.Message)
-		}
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, misread(string(text), err))
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return nil, fmt.Errorf("%w: %s", ErrInvalid, explainKey(unknown[0].String()))

@@ -126,6 +126,8 @@ func (e *explanation) table(table reflect.Value, name string, source int, given 
 			v.Value = value
 		case []string:
 			v.Value = append([]string{}, value...)
+		case List:
+			v.Value = append([]string{}, value...)
 		case Texts:
 			v.Value = append([]string{}, value...)
 			if len(value) == 1 {

@@ -21,3 +21,11 @@ func TestTextsOfAnEarlierVersion(t *testing.T) {
 		t.Error("an object is no list of texts")
 	}
 }
+
+// TestOneTextForAList: a single server or key need not stand in brackets.
+func TestOneTextForAList(t *testing.T) {
+	c, err := Parse([]byte("[[source]]\nfqrn = \"a.example.org\"\nservers = \"http://h/cvmfs/@fqrn@\"\npublic_keys = \"/k.pub\"\n"))
+	if err != nil || !slices.Equal(c.Sources[0].Servers, List{"http://h/cvmfs/a.example.org"}) || !slices.Equal(c.Sources[0].PublicKeys, List{"/k.pub"}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+}

@@ -107,6 +107,12 @@ func (d *Texts) UnmarshalTOML(v any) error {
 	return nil
 }
 
+// List is read as Texts are, and shown as a list also if it has one entry.
+type List []string
+
+// UnmarshalTOML implements toml.Unmarshaler.
+func (l *List) UnmarshalTOML(v any) error { return (*Texts)(l).UnmarshalTOML(v) }
+
 // UnmarshalJSON implements json.Unmarshaler: what a daemon of an earlier version
 // hands to this one may have a text where there is a list now.
 func (d *Texts) UnmarshalJSON(b []byte) error {
