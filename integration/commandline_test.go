@@ -205,6 +205,10 @@ func TestOthersMayNotUseTheControlSocket(t *testing.T) {
 	if r.Status != 1 || !strings.Contains(r.Stderr, "only the owner") || m.Status().Worker.PID != before.Worker.PID {
 		t.Errorf("upgrade: exit status %d, %q", r.Status, r.Stderr)
 	}
+	r = run(t, exec.Command("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", program(t), "umount", m.Dir))
+	if r.Status != 1 || !strings.Contains(r.Stderr, "another user's mount") || m.Status().PID != before.PID {
+		t.Errorf("umount: exit status %d, %q", r.Status, r.Stderr)
+	}
 }
 
 // TestRootLeavesNothingOfItsOwnInACache needs root, to work on another's cache.

@@ -56,6 +56,8 @@ func unmount(ctx context.Context, m string, wait bool, out io.Writer) error {
 	switch {
 	case errors.Is(err, session.ErrNotMounted):
 		return failf(exitNoMount, "no neurodeskfs is mounted at %s: findmnt -t "+session.FSType+" lists the mounts", m)
+	case err != nil && anothers(m):
+		return failf(exitFailure, "%s is another user's mount: only that user and root may unmount it", m)
 	case err != nil:
 		return err
 	case !lazy && awaitEnd(pid, umountPatience):
@@ -69,6 +71,15 @@ func unmount(ctx context.Context, m string, wait bool, out io.Writer) error {
 		return fmt.Errorf("unmounted, but the daemon (pid %d) has not ended after %s: neurodeskfs umount --wait waits for it", pid, umountPatience)
 	}
 	return nil
+}
+
+// anothers tells whether somebody else has mounted m.
+func anothers(m string) bool {
+	mounts, err := session.FindMounts()
+	if at, gone := session.Resolve(m); gone == nil {
+		m = at
+	}
+	return err == nil && slices.ContainsFunc(mounts, func(i session.MountInfo) bool { return i.Mountpoint == m && !isOwn(i) })
 }
 
 // report says who keeps the daemon of an unmounted tree busy, and whether anybody
