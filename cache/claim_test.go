@@ -71,7 +71,11 @@ func TestAStoppedProcessKeepsNobodyWaiting(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(100 * time.Millisecond) // it stops at its next return to user space
+	// Each of its threads stops at its next return to user space.
+	var stopped syscall.WaitStatus
+	if _, err := syscall.Wait4(cmd.Process.Pid, &stopped, syscall.WUNTRACED, nil); err != nil || !stopped.Stopped() {
+		t.Fatalf("%v, %v", stopped, err)
+	}
 	if err := os.Chtimes(claim, long, long); err != nil {
 		t.Fatal(err)
 	}
