@@ -33,6 +33,8 @@ var bindTable = map[string]struct {
 	"home below the system":  {func(h *testHost, _ *Policy) { h.Env = append(h.Env, "HOME=/root") }, []string{"/root", "/home"}, nil, 0},
 	"home is gone":           {func(h *testHost, _ *Policy) { h.Env = append(h.Env, "HOME=/var/gone") }, nil, []string{"/var/gone"}, 0},
 	"TMPDIR":                 {func(h *testHost, _ *Policy) { h.dir("/var/tmpfs/7"); h.Env = append(h.Env, "TMPDIR=/var/tmpfs/7") }, []string{"/var/tmpfs/7", "/tmp"}, nil, 0},
+	"TMPDIR with slashes":    {func(h *testHost, _ *Policy) { h.dir("/opt/tmp/7"); h.Env = append(h.Env, "TMPDIR=/opt/tmp//7/") }, []string{"/opt/tmp/7", "/tmp"}, nil, 0},
+	"TMPDIR with dots":       {func(h *testHost, _ *Policy) { h.dir("/opt/tmp/7"); h.Env = append(h.Env, "TMPDIR=/opt/tmp/6/../7") }, nil, []string{"/opt/tmp/7"}, 0},
 	"files that variables name": {func(h *testHost, _ *Policy) {
 		h.file("/opt/lic/license.txt", 0o644, "")
 		h.file("/home/u/.Xauthority", 0o600, "")

@@ -291,8 +291,9 @@ func (p *planner) variables() {
 			continue
 		}
 		for _, name := range strings.Split(v.Value, ":") {
-			if path.IsAbs(name) && path.Clean(name) == name && name != "/" {
-				p.optional(name, opts)
+			clean := path.Clean(name) // TMPDIR=/scratch/job/; what `..` leads to is the kernel's to say
+			if path.IsAbs(name) && clean != "/" && !slices.Contains(strings.Split(name, "/"), "..") {
+				p.optional(clean, opts)
 			}
 		}
 	}
