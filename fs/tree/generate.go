@@ -118,12 +118,13 @@ func variables(text []byte, rootfs string) (vars []variable) {
 // interpreters or runtime run what an image chooses: none may be set by an image.
 func steersHost(name string) bool {
 	switch name {
-	case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND", "PS1", "PS4", "GCONV_PATH", "TMPDIR", "EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "MODULEPATH":
+	case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND", "PS1", "PS4", "GCONV_PATH", "TMPDIR", "EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "MODULEPATH",
+		"ZDOTDIR", "FPATH", "CDPATH", "EXINIT", "MAKEFILES", "MAKEFLAGS", "TAR_OPTIONS", "RSYNC_RSH", "CURL_HOME", "WGETRC", "CLASSPATH", "TCLLIBPATH":
 		return true
 	}
 	for _, prefix := range []string{
 		"LD_", "BASH_", "GLIBC_", "GIT_", "SSH_", "SUDO_", "LESS", "LMOD_", "PYTHON", "PERL", "RUBY", "NODE_", "R_", "LUA_", "JAVA_", "_JAVA_", "JDK_JAVA_",
-		"APPTAINER", "SINGULARITY", "NEURODESK", "neurodesk_",
+		"JULIA_", "OPENSSL_", "VIM", "XDG_", "GTK_", "GDK_", "GIO_", "QT_PLUGIN_", "QT_QPA_", "APPTAINER", "SINGULARITY", "NEURODESK", "neurodesk_",
 	} {
 		if strings.HasPrefix(name, prefix) {
 			return true
