@@ -168,8 +168,11 @@ func Load(file string) (*Config, error) {
 func Parse(text []byte) (*Config, error) {
 	c := &Config{}
 	meta, err := toml.Decode(string(text), c)
+	if err == nil {
+		err = checkTables(meta)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, misread(string(text), err))
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, explainError(string(text), err))
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return nil, fmt.Errorf("%w: %s", ErrInvalid, explainKey(unknown[0].String()))

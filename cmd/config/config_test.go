@@ -110,7 +110,7 @@ func TestBadFilesSayWhatToWrite(t *testing.T) {
 		{"[[source]]\nserver = [\"x\"]\n", `configuration: there is no key "source.server"; the nearest is "source.servers"`},
 		{"[[source]]\npublic_key = \"x\"\n", `configuration: there is no key "source.public_key"; the nearest is "source.public_keys"`},
 		{"[[sources]]\nfqrn = \"x\"\n", `configuration: there is no key "sources"; the nearest is "source"`},
-		{"[source]\nfqrn = \"x\"\n", `configuration: there may be several sources: write [[source]], not [source]`},
+		{"[source]\nfqrn = \"x\"\n", `line 1 (source): it is a table, and must be a list of tables, each of which begins with [[source]]`},
 		{"quota = \"1GiB\"\n", `there is no key "quota"`},
 		{"[cache]\nquota = \"20 gigs\"\n", `"20 gigs" is no size: write for example 20GiB`},
 		{"[cache]\ndir = \"relative/dir\"\n", `configuration: cache.dir "relative/dir" must be an absolute path`},
