@@ -10,17 +10,18 @@ import (
 // cobra is of other systems too, and wider than a terminal.
 var completionHelp = map[string]string{
 	"bash": `Prints a script with which bash, by its package bash-completion, completes
-commands and options. In the shell that runs now:
+commands, options and the names of apps. In the shell that runs now:
 
   source <(neurodeskfs completion bash)`,
-	"zsh": `Prints a script with which zsh completes commands and options. For all shells
-to come, a file _neurodeskfs in a directory of fpath; in the one that runs now:
+	"zsh": `Prints a script with which zsh completes commands, options and the names of
+apps. For all shells to come, a file _neurodeskfs in a directory of fpath; in
+the one that runs now:
 
   autoload -U compinit; compinit
   source <(neurodeskfs completion zsh)`,
-	"fish": `Prints a script with which fish completes commands and options. For all shells
-to come, the file ~/.config/fish/completions/neurodeskfs.fish; in the one that
-runs now:
+	"fish": `Prints a script with which fish completes commands, options and the names of
+apps. For all shells to come, ~/.config/fish/completions/neurodeskfs.fish; in
+the one that runs now:
 
   neurodeskfs completion fish | source`,
 	"powershell": `Prints a script with which PowerShell completes commands and options. For all

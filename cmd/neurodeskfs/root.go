@@ -148,6 +148,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(newMount(), newWorker(), newSupervise(), newUmount(), newUpgrade(), newStatus(), newTop(), newReload(), newList(), newSearch(), newInfo(), newWhich(),
 		newExec(), newRun(), newShell(), newEnv(), newLock(), newPin(), newCache(), newCheck(), newPrefetch(), newConfine(), newTrace(), newConfig(), newDoctor(), newMan(), newVersion())
 	addCompletion(root)
+	addWords(root)
 	addExitHelp(root)
 	return root
 }
