@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"github.com/neurodesk/neurodeskfs/cache"
 	"github.com/neurodesk/neurodeskfs/cvmfs/blob"
 	"github.com/neurodesk/neurodeskfs/cvmfs/fetch"
-	"github.com/neurodesk/neurodeskfs/fs"
 	"github.com/neurodesk/neurodeskfs/fs/image"
 	"github.com/neurodesk/neurodeskfs/fs/volume"
 )
@@ -128,15 +126,7 @@ func newBucketSite(t *testing.T, list string, files map[string][]byte) (*bucketS
 		t.Fatal(err)
 	}
 	t.Cleanup(s.bucket.Close)
-	f, err := os.OpenFile(filepath.Join(t.TempDir(), "nodes"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	table, err := fs.OpenTable(f, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { table.Close() })
+	table := openTable(t, filepath.Join(t.TempDir(), "nodes"))
 	images := image.New(nil, table, func() []string { return nil })
 	images.AddBucket(s.bucket)
 	t.Cleanup(images.Close)

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/neurodesk/neurodeskfs/fs"
 	"github.com/neurodesk/neurodeskfs/fs/image"
 )
 
@@ -28,15 +27,7 @@ func openFolder(t *testing.T, dir string, public bool, memo *memMemo) *Tree {
 // openSources is the tree over folders, whose index begins with begin.
 func openSources(t *testing.T, sources []*Source, memo *memMemo, begin <-chan struct{}) *Tree {
 	t.Helper()
-	f, err := os.CreateTemp(t.TempDir(), "nodes")
-	if err != nil {
-		t.Fatal(err)
-	}
-	table, err := fs.OpenTable(f, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { table.Close() })
+	table := openTable(t, filepath.Join(t.TempDir(), "nodes"))
 	images := image.New(nil, table, func() []string { return nil })
 	t.Cleanup(images.Close)
 	tree, err := New(Options{

@@ -58,6 +58,21 @@ func (m *memMemo) Each(bucket string, fn func(key string, value []byte)) {
 	})
 }
 
+// openTable is the node table in a file, which it makes.
+func openTable(t *testing.T, file string) *fs.Table {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := fs.OpenTable(f, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	return table
+}
+
 // site is a published repository, its server and what a daemon has.
 type site struct {
 	t       *testing.T
@@ -136,15 +151,7 @@ func (s *site) open() *Tree {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(s.client.Close)
-	f, err := os.OpenFile(s.table, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	table, err := fs.OpenTable(f, nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { table.Close() })
+	table := openTable(s.t, s.table)
 	images := image.New([]*cvmfs.Repository{s.client}, table, func() []string { return []string{"data", "etc"} })
 	tree, err := New(Options{
 		Sources: append([]*Source{{Repo: s.client, Layout: s.layout, Path: s.path}}, s.folders...),
