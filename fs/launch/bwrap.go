@@ -74,7 +74,7 @@ func (h *Host) optionVariable() string {
 		if !ok {
 			option, ok = strings.CutPrefix(name, "SINGULARITY_")
 		}
-		if ok && contains(optionVariables, option) && !contains([]string{"", "0", "false"}, value) {
+		if ok && slices.Contains(optionVariables, option) && !slices.Contains([]string{"", "0", "false"}, value) {
 			return name
 		}
 	}
@@ -147,7 +147,7 @@ func (p *planner) root() error {
 			return p.fail("%v", err)
 		}
 		flag := "--bind"
-		if contains(strings.Split(b.Opts, ","), "ro") {
+		if slices.Contains(strings.Split(b.Opts, ","), "ro") {
 			flag = "--ro-bind"
 		}
 		user = append(user, mountOp{flag: flag, args: []string{b.Src, c.last()}})

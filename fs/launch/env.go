@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -38,31 +39,17 @@ var never = []string{
 	"LANG", "LANGUAGE",
 }
 
-func contains(list []string, name string) bool {
-	for _, s := range list {
-		if s == name {
-			return true
-		}
-	}
-	return false
-}
-
 func hasPrefix(list []string, name string) bool {
-	for _, s := range list {
-		if strings.HasPrefix(name, s) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // harmful tells names that never pass on their own. Only APPTAINERENV_NAME or the policy's `set` gives them a value.
 func harmful(name string) bool {
-	return !validName(name) || contains(never, name) || hasPrefix(neverPrefixes, name) || strings.HasPrefix(name, "LC_")
+	return !validName(name) || slices.Contains(never, name) || hasPrefix(neverPrefixes, name) || strings.HasPrefix(name, "LC_")
 }
 
 func (a *AppPolicy) passes(name string) bool {
-	if a.Env == "host" || contains(passed, name) || hasPrefix(passedPrefixes, name) {
+	if a.Env == "host" || slices.Contains(passed, name) || hasPrefix(passedPrefixes, name) {
 		return true
 	}
 	for _, s := range passedSuffixes {
@@ -105,7 +92,7 @@ func environment(h *Host, a *AppPolicy, t translator) []Var {
 		case harmful(name) || !a.passes(name):
 		default:
 			inside, ok := t.value(value)
-			foreign := inside == value && path.IsAbs(value) && contains(installed, name) && !a.listed(name)
+			foreign := inside == value && path.IsAbs(value) && slices.Contains(installed, name) && !a.listed(name)
 			if ok && !(foreign && t.image.sets(name)) {
 				vars[name] = inside
 			}

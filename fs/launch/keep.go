@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -168,7 +169,7 @@ func (k keeper) imageEnv(hash, home string, probe func() (*Exec, error)) ([]Var,
 	kept.WriteString(envMagic + "\x00" + home + "\x00")
 	for entry := range strings.SplitSeq(string(out), "\x00") {
 		name, _, ok := strings.Cut(entry, "=")
-		if ok && validName(name) && !contains([]string{"HOME", "PWD", "OLDPWD", "SHLVL", "_", "LANG"}, name) {
+		if ok && validName(name) && !slices.Contains([]string{"HOME", "PWD", "OLDPWD", "SHLVL", "_", "LANG"}, name) {
 			kept.WriteString(entry + "\x00")
 		}
 	}

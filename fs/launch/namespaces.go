@@ -3,6 +3,7 @@ package launch
 import (
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -17,7 +18,7 @@ func ownMount(h *Host, mounts []hostMount, rootfs string) bool {
 			best = m
 		}
 	}
-	return strings.HasPrefix(best.fstype, "fuse") && !contains(strings.Split(best.super, ","), "allow_other")
+	return strings.HasPrefix(best.fstype, "fuse") && !slices.Contains(strings.Split(best.super, ","), "allow_other")
 }
 
 // namespaces refuses a start that the kernel would: an ordinary user needs either a user namespace or a setuid program.

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -68,7 +69,7 @@ func (r apptainer) Argv(j *Job) []string {
 	case "rocm":
 		argv = append(argv, "--rocm")
 	}
-	if j.OwnMount && !contains(j.Options, "--userns") && !contains(j.Options, "-u") {
+	if j.OwnMount && !slices.Contains(j.Options, "--userns") && !slices.Contains(j.Options, "-u") {
 		argv = append(argv, "--userns")
 	}
 	if j.WritableTmpfs {
@@ -96,7 +97,7 @@ func (r apptainer) Environ(host []string, j *Job) []string {
 			garbage = e
 			continue
 		}
-		if contains(bindVariables, name) || strings.HasPrefix(name, "APPTAINERENV_") || strings.HasPrefix(name, "SINGULARITYENV_") ||
+		if slices.Contains(bindVariables, name) || strings.HasPrefix(name, "APPTAINERENV_") || strings.HasPrefix(name, "SINGULARITYENV_") ||
 			name == r.prefix+"_NO_EVAL" {
 			continue
 		}
