@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,16 +15,20 @@ import (
 
 func newEnv() *cobra.Command {
 	var mount string
-	var asJSON bool
+	var asJSON, csh bool
 	c := &cobra.Command{
 		Use:   "env APP[/VERSION]",
 		Short: "Print the variables that an app wants to be set on the host",
 		Long: `Prints the variables of APP, of the version pinned here or else its newest if
 none is named, as lines that a shell can evaluate: FSLDIR and the like, by which
-programs of the host find the image's files. Many apps have none.`,
-		Example: "  eval \"$(neurodeskfs env fsl)\"\n  neurodeskfs env fsl/6.0.7.22 --json",
+programs of the host find the image's files. Many apps have none. The lines are
+for sh, bash, zsh and fish; with --csh for csh and tcsh.`,
+		Example: "  eval \"$(neurodeskfs env fsl)\"\n  eval \"`neurodeskfs env --csh fsl`\"\n  neurodeskfs env fsl/6.0.7.22 --json",
 		Args:    usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if asJSON && csh {
+				return failf(exitUsage, "--json and --csh exclude each other")
+			}
 			m, err := findMount(mount)
 			if err != nil {
 				return err
@@ -31,7 +37,7 @@ programs of the host find the image's files. Many apps have none.`,
 			if err != nil {
 				return err
 			}
-			if !asJSON {
+			if !asJSON && !csh {
 				fmt.Fprint(c.OutOrStdout(), text)
 				return nil
 			}
@@ -39,12 +45,26 @@ programs of the host find the image's files. Many apps have none.`,
 			if err != nil {
 				return err
 			}
+			if csh {
+				fmt.Fprint(c.OutOrStdout(), cshText(vars))
+				return nil
+			}
 			return printJSON(c.OutOrStdout(), vars)
 		},
 	}
 	mountFlag(c, &mount)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&csh, "csh", false, "print lines for csh and tcsh")
 	return c
+}
+
+// cshText is what csh evaluates, which joins the lines.
+func cshText(vars map[string]string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		fmt.Fprintf(&b, "setenv %s '%s';\n", name, strings.ReplaceAll(vars[name], "'", `'\''`))
+	}
+	return b.String()
 }
 
 // appEnv reads the env file of APP[/VERSION].

@@ -15,3 +15,10 @@ func TestEnvFilesAreRead(t *testing.T) {
 		t.Errorf("an open quote gives %q", got)
 	}
 }
+
+func TestEnvOfCsh(t *testing.T) {
+	got := cshText(map[string]string{"B": "it's", "A": "/a b"})
+	if want := "setenv A '/a b';\nsetenv B 'it'\\''s';\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
