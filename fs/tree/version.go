@@ -40,8 +40,8 @@ func newerFirst(aVersion, aDate, bVersion, bDate string) int {
 
 // compareNatural orders free-form versions as a person would: runs of digits by
 // their value, all else by bytes, digits before letters. A leading v before a
-// digit does not count. A release candidate comes before its release: 26.0.rc3
-// before 26.0. Versions that differ in spelling only (01 and 1) are ordered by
+// digit does not count. A release candidate, alpha or beta comes before its release:
+// 26.0.rc3 before 26.0. Versions that differ in spelling only (01 and 1) are ordered by
 // their bytes.
 func compareNatural(a, b string) int {
 	x, y := markCandidate(trimV(a)), markCandidate(trimV(b))
@@ -68,17 +68,30 @@ func compareNatural(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// candidateMark stands for the rc of a release candidate: before the end, and
+// candidateMark stands before the word of a release candidate: before the end, and
 // before all that versions are made of.
 const candidateMark = "\x00"
 
-// markCandidate puts it there: in 26.0.rc3, 26.0rc3 and 26.0-rc3, not in rc3 or arc3.
+// candidateWords are in the order in which they come before a release.
+var candidateWords = []string{"alpha", "beta", "rc"}
+
+// markCandidate puts it there: in 26.0.rc3, 26.0rc3, 26.0-RC3 and 26.0-beta, not in
+// rc3 or arc3.
 func markCandidate(version string) string {
-	i := strings.Index(version, "rc")
-	if i <= 0 || leadingDigits(version[i+2:]) == 0 || leadingDigits(version[i-1:]) == 0 && !strings.Contains(".-_+", version[i-1:i]) {
-		return version
+	lower := strings.ToLower(version)
+	for _, word := range candidateWords {
+		i := strings.Index(lower, word)
+		if i <= 0 || len(lower) != len(version) { // the latter: letters of another alphabet
+			continue
+		}
+		before, after := lower[i-1], strings.TrimPrefix(lower[i:], word)
+		if leadingDigits(lower[i-1:]) > 0 || strings.IndexByte(".-_+", before) >= 0 {
+			if after == "" || after[0] < 'a' || after[0] > 'z' {
+				return strings.TrimRight(version[:i], ".-_+") + candidateMark + lower[i:]
+			}
+		}
 	}
-	return strings.TrimRight(version[:i], ".-_+") + candidateMark + version[i+2:]
+	return version
 }
 
 // ending orders what is left of one of two versions, where of the other nothing is.
