@@ -148,7 +148,7 @@ out_of_watch='^(TestMountMemoryIsFlat|TestLaunchCold|TestSoak)$'
 watched() {
     CGO_ENABLED=1 go build -race -trimpath -o "$work/launcher" ./cmd/launcher
     echo "{\"Replace\": {\"$PWD/cmd/neurodeskfs/embedded/launcher\": \"$work/launcher\"}}" >"$work/overlay.json"
-    CGO_ENABLED=1 go build -race "${unwatched[@]}" -overlay "$work/overlay.json" -trimpath -o "$work/watched" ./cmd/neurodeskfs
+    CGO_ENABLED=1 go build -race "${unwatched[@]}" -overlay "$work/overlay.json" -trimpath -o "$work/watched/neurodeskfs" ./cmd/neurodeskfs
 }
 
 integration() {
@@ -214,7 +214,7 @@ run_watched() {
     local tests=${RUN:-.}
     [ "$(id -u)" = 0 ] || tests=${RUN:-$user_tests}
     export GORACE='history_size=3 atexit_sleep_ms=0' # or each command would end a second late
-    program=$work/watched
+    program=$work/watched/neurodeskfs
     stage 'build with the race detector' watched
     say "left out: $out_of_watch"
     stage 'integration, watched' integration -timeout 90m -skip "$out_of_watch" -run "$tests"
