@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,7 +47,8 @@ func commandWords(c *cobra.Command, _ []string, begun string) ([]string, cobra.S
 	return namesIn(c, "bin", begun), cobra.ShellCompDirectiveNoFileComp
 }
 
-// namesIn are the names in a directory of the mount that begin so.
+// namesIn are the names in a directory of the mount that begin so; none where it
+// hangs, for who types waits.
 func namesIn(c *cobra.Command, dir, begin string) (list []string) {
 	mount := ""
 	if f := c.Flag("mount"); f != nil {
@@ -56,7 +58,7 @@ func namesIn(c *cobra.Command, dir, begin string) (list []string) {
 	if err != nil {
 		return nil // nothing is mounted: nothing to offer
 	}
-	entries, _ := os.ReadDir(filepath.Join(m, dir))
+	entries, _ := within(context.Background(), answerPatience, func() ([]os.DirEntry, error) { return os.ReadDir(filepath.Join(m, dir)) })
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), begin) {
 			list = append(list, e.Name())
