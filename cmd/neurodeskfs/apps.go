@@ -212,7 +212,7 @@ func describeApp(m, name string) (cmd launch.Command, err error) {
 	dir, err := filepath.EvalSymlinks(filepath.Join(m, "apps", app, ver))
 	if err != nil {
 		if _, err := os.Stat(filepath.Join(m, "apps", app)); err != nil {
-			return cmd, fmt.Errorf("there is no app %q: neurodeskfs list shows the apps", app)
+			return cmd, fmt.Errorf("there is no app %q: neurodeskfs search WORD finds apps by a part of their names and by their commands", app)
 		}
 		return cmd, fmt.Errorf("the app %s has no version %q: ls %s shows the versions", app, ver, filepath.Join(m, "apps", app))
 	}
