@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -44,6 +45,10 @@ func (o orphaned) Error() string {
 	return fmt.Sprintf("the supervisor of %s is gone: neurodeskfs upgrade %s starts another", o.Mountpoint, o.Mountpoint)
 }
 
+// fasterWithin is how soon a supervisor that was faster than the one that follow starts
+// says on the board that it is there.
+const fasterWithin = time.Second
+
 // follow starts a supervisor for the worker of a mount that has lost its own. cfg
 // is what is asked for; nil: whatever is there.
 func (f *mountFlags) follow(ctx context.Context, s Status, cfg *config.Config) error {
@@ -62,8 +67,10 @@ func (f *mountFlags) follow(ctx context.Context, s Status, cfg *config.Config) e
 		return f.goOn(ctx, s.Mountpoint, nil, nil)
 	}
 	err := startDaemon(s.Cache.Dir, []string{"supervise", "--ready-fd=3", "--cache=" + s.Cache.Dir, "--", s.Mountpoint})
-	if now := statusOf(s.Mountpoint); err != nil && now.PID > 0 && !now.supervisorGone() {
-		return nil // somebody else was faster
+	for until := time.Now().Add(fasterWithin); err != nil && time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+		if now := statusOf(s.Mountpoint); now.PID > 0 && !now.supervisorGone() {
+			return nil
+		}
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,8 +43,13 @@ const adoptPatience = 10 * time.Second
 // ErrNoEstate is returned by Inherit when the files are not all there.
 var ErrNoEstate = errors.New("session: no mount was handed on")
 
+// ErrSupervised is returned by Adopt when the worker's supervisor lives: it is just
+// becoming another version of itself, and will adopt the worker.
+var ErrSupervised = errors.New("another process supervises the mount")
+
 // Adopt takes over the worker at the other end of the socket fd, which is of type
-// SOCK_SEQPACKET and ours from now on; see Duty.Attach. The worker serves on.
+// SOCK_SEQPACKET and ours from now on; see Duty.Attach. The worker serves on. The
+// error wraps ErrSupervised when it is not for us.
 func Adopt(fd int) (*Estate, error) {
 	c, err := newChannel(fd)
 	if err != nil {
@@ -78,6 +84,9 @@ func adopt(c *channel) (*Estate, error) {
 		return nil, m.Failure
 	}
 	e, err := Inherit(named(m.Files, files))
+	if err == nil && e.supervised() {
+		err = ErrSupervised
+	}
 	if err != nil {
 		closeAll(files)
 		return nil, err
@@ -122,12 +131,31 @@ func (e *Estate) LastWorker() int {
 	if e.worker != nil {
 		return e.worker.pid
 	}
+	_, worker := e.processes()
+	return worker
+}
+
+// processes are those that the board names, 0 for one that it does not.
+func (e *Estate) processes() (supervisor, worker int) {
 	b, err := mapBoard(e.files[fileBoard])
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	defer unmapBoard(b)
-	return int(b.process.worker.Load())
+	return int(b.process.supervisor.Load()), int(b.process.worker.Load())
+}
+
+// supervised reports whether another process than this is the mount's supervisor.
+func (e *Estate) supervised() bool {
+	pid, _ := e.processes()
+	if pid == 0 || pid == os.Getpid() {
+		return false
+	}
+	switch readTask(strconv.Itoa(pid)).state {
+	case "", "Z", "X":
+		return false
+	}
+	return true
 }
 
 // Close closes the files of an estate that nobody goes on with.

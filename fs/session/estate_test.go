@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 
@@ -55,23 +56,28 @@ func (m *supervised) succeed(t *testing.T, e *Estate, change func(*Supervisor)) 
 // adopt takes over the worker that has lost its supervisor.
 func (m *supervised) adopt(t *testing.T) *Estate {
 	t.Helper()
-	var e *Estate
+	e, err := m.tryToAdopt(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func (m *supervised) tryToAdopt(t *testing.T) (e *Estate, err error) {
+	t.Helper()
 	eventually(t, "the worker takes another supervisor", func() bool {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
+		fd, socketErr := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if socketErr != nil {
+			t.Fatal(socketErr)
 		}
 		if unix.Connect(fd, &unix.SockaddrUnix{Name: m.dir + ".attach"}) != nil {
 			unix.Close(fd)
 			return false
 		}
 		e, err = Adopt(fd)
-		if err != nil {
-			t.Fatal(err)
-		}
 		return true
 	})
-	return e
+	return e, err
 }
 
 // TestAdopt: the worker serves on without its supervisor; another one takes it
@@ -103,6 +109,27 @@ func TestAdopt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAdoptFollowsTheDead: a worker is alone for a moment while its supervisor becomes
+// another version of itself; nobody else may have it then.
+func TestAdoptFollowsTheDead(t *testing.T) {
+	m := supervise(t, "plain", nil)
+	closeAll(list(m.abandon(t)))
+	other := exec.Command("sleep", "60")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m.board.process.supervisor.Store(int64(other.Process.Pid))
+	_, err := m.tryToAdopt(t)
+	other.Process.Kill()
+	other.Wait()
+	if !errors.Is(err, ErrSupervised) {
+		t.Errorf("beside a supervisor that lives: %v", err)
+	}
+	m.succeed(t, m.adopt(t), nil)
+	m.standby(t)
+	m.kill(t)
 }
 
 func list(files map[string]*os.File) (all []*os.File) {
