@@ -97,6 +97,7 @@ type Prefetched struct {
 	Objects, Present int   // Present: of Objects, those that were there already
 	Bytes, Here      int64 // of content, likewise
 	Failed           int
+	InMemory         int // of Objects, those that the cache's disk could not take
 }
 
 // Prefetch fetches the objects of p into the cache, or into the tier that is
@@ -119,9 +120,9 @@ func (r *Repository) Prefetch(ctx context.Context, p *Plan, progress func(Prefet
 				if i >= int64(len(p.list)) {
 					return
 				}
-				present, err := r.objects.obtain(ctx, p.list[i])
+				got, err := r.objects.obtain(ctx, p.list[i])
 				mu.Lock()
-				if first = done.note(p.list[i], present, err, first); err != nil && (done.Failed >= prefetchFailures || stopsAll(err)) {
+				if first = done.note(p.list[i], got, err, first); err != nil && (done.Failed >= prefetchFailures || stopsAll(err)) {
 					cancel()
 				}
 				progress(done)
@@ -137,7 +138,7 @@ func (r *Repository) Prefetch(ctx context.Context, p *Plan, progress func(Prefet
 }
 
 // note counts one object and returns the first error.
-func (d *Prefetched) note(o object, present bool, err, first error) error {
+func (d *Prefetched) note(o object, got obtained, err, first error) error {
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			return first
@@ -147,9 +148,12 @@ func (d *Prefetched) note(o object, present bool, err, first error) error {
 	}
 	d.Objects++
 	d.Bytes += max(o.expected(), 0)
-	if present {
+	if got.present {
 		d.Present++
 		d.Here += max(o.expected(), 0)
+	}
+	if got.inMemory {
+		d.InMemory++
 	}
 	return first
 }
@@ -159,27 +163,59 @@ func stopsAll(err error) bool {
 	return errors.Is(err, fetch.ErrOffline) || !errors.Is(err, fetch.ErrFetch) && !errors.Is(err, fetch.ErrNotFound)
 }
 
+// obtained tells how an object is where it is wanted.
+type obtained struct {
+	present  bool // it was there already
+	inMemory bool // the cache's disk cannot take it
+}
+
 // obtain sees to it that o is where it is wanted.
-func (s *objects) obtain(ctx context.Context, o object) (present bool, err error) {
+func (s *objects) obtain(ctx context.Context, o object) (got obtained, err error) {
 	if s.fill != nil {
-		return s.provide(ctx, o)
+		got.present, err = s.provide(ctx, o)
+		return got, err
 	}
 	obj, err := s.store.Open(o.key())
 	if err == nil {
-		return true, obj.Close()
+		defer obj.Close()
+		return obtained{present: true, inMemory: !s.settle(o, obj)}, nil
 	}
 	if !errors.Is(err, cache.ErrNotCached) {
-		return false, fmt.Errorf("cvmfs: object %s: %w", o.hash, err)
+		return got, fmt.Errorf("cvmfs: object %s: %w", o.hash, err)
 	}
+	var inMemory atomic.Bool
 	err = s.net.Once(ctx, o.flight(), func(ctx context.Context) error {
 		obj, err := s.bring(ctx, o)
 		if err == nil {
+			inMemory.Store(obj.Bytes() != nil)
 			obj.Close()
 		}
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("cvmfs: object %s: %w", o.name(), err)
+		return got, fmt.Errorf("cvmfs: object %s: %w", o.name(), err)
 	}
-	return false, nil
+	return obtained{inMemory: inMemory.Load()}, nil
+}
+
+// settle offers the disk once more what it could not take before, and reports
+// whether the object is there.
+func (s *objects) settle(o object, obj *cache.Object) bool {
+	if obj.Bytes() == nil {
+		return true
+	}
+	w, err := s.store.Create(o.key(), obj.Size())
+	if err != nil {
+		return false
+	}
+	defer w.Abort()
+	if _, err := w.Write(obj.Bytes()); err != nil {
+		return false
+	}
+	again, err := w.Commit()
+	if err != nil {
+		return false
+	}
+	defer again.Close()
+	return again.Bytes() == nil
 }

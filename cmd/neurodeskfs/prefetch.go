@@ -233,6 +233,9 @@ func (d *daemon) prefetchImage(ctx context.Context, name string, lock *launch.Lo
 	if err != nil && ctx.Err() == nil {
 		return out, fmt.Errorf("%d of %d objects are there, %d failed; the same command goes on from there: %w", done.Objects, plan.Objects, done.Failed, err)
 	}
+	if err == nil && done.InMemory > 0 {
+		return out, fmt.Errorf("%d of %d objects are in memory only, for the disk of %s takes no more: make room there; the same command goes on from there", done.InMemory, plan.Objects, d.disk.Stats().Dir)
+	}
 	return PrefetchedImage{
 		Image: o.Build, Repository: o.Source, Objects: done.Objects, Bytes: done.Bytes,
 		Fetched: done.Objects - done.Present, FetchedBytes: done.Bytes - done.Here,
