@@ -159,6 +159,7 @@ func Open(dir string, opts Options) (*Disk, error) {
 		d.readOnly = errors.New("somebody else fills it")
 	} else if err := d.takeDir(made); isDiskFailure(err) {
 		d.readOnly = err
+		d.serveAsItIs()
 		d.fail.since, d.fail.warned = time.Now(), time.Now()
 		d.log.Warn("cache directory cannot be written; new objects stay in memory until the next start", "dir", dir, "err", err)
 	} else if err != nil {
@@ -170,6 +171,15 @@ func Open(dir string, opts Options) (*Disk, error) {
 	}
 	d.start()
 	return d, nil
+}
+
+// serveAsItIs takes over of a directory that cannot be written what the index says
+// of derived values, and of objects that a power loss may have cut: it is after one
+// that file systems turn read-only.
+func (d *Disk) serveAsItIs() {
+	d.index.openReadOnly(filepath.Join(d.dir, indexFile), d.opts.FileMode)
+	c, _ := d.index.load()
+	d.state = doubt(c.state, c.state.boot == "", bootID(), time.Now().UnixNano())
 }
 
 // takeDir makes and locks the directory and loads the index.
@@ -327,7 +337,7 @@ func (d *Disk) Close() error {
 	close(d.quit)
 	d.wg.Wait()
 	if d.readOnly != nil {
-		return nil
+		return d.index.close()
 	}
 	err := d.Flush()
 	d.flushMu.Lock()

@@ -134,7 +134,14 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	opts := Options{Logger: log.logger(), RetryAfter: time.Nanosecond}
 	d := openDisk(t, dir, opts)
 	fill(t, d, 0, 3, 1000)
+	d.PutMeta("head", "repo", []byte("manifest"))
+	d.mu.Lock()
+	d.state.boot, d.newState = "another boot", true // that ended by a power loss
+	d.mu.Unlock()
 	d.Close()
+	flip(t, onlyFile(d, keyFor(2)))
+	before := time.Now().Add(-time.Minute)
+	os.Chtimes(onlyFile(d, keyFor(2)), before, before)
 	remount := func(flags uintptr) {
 		t.Helper()
 		if err := syscall.Mount("tmpfs", mnt, "tmpfs", syscall.MS_REMOUNT|flags, "size=4m"); err != nil {
@@ -147,6 +154,12 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantContent(t, d, keyFor(1), contentFor(keyFor(1), 1000))
+	if cached(t, d, keyFor(2)) {
+		t.Error("altered content served after a power loss")
+	}
+	if v, err := d.GetMeta("head", "repo"); string(v) != "manifest" {
+		t.Errorf("what was known: %q, %v", v, err)
+	}
 	fill(t, d, 5, 6, 1000)
 	wantContent(t, d, keyFor(5), contentFor(keyFor(5), 1000))
 	if s := d.Stats(); !s.Degraded || s.MemoryBytes != 1000 {
@@ -165,6 +178,7 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	}
 	d.Close()
 	remount(0)
+	os.Remove(onlyFile(d, keyFor(2)))
 }
 
 func TestDiskVanishes(t *testing.T) {

@@ -186,11 +186,14 @@ func (d *Disk) runFlush() {
 
 // Flush writes last uses, pins and derived values to the index and syncs it.
 // What cannot be written waits for the next flush; the first
-// error in a row is also logged.
+// error in a row is also logged. Where Writable says why nothing is, it does nothing.
 func (d *Disk) Flush() error { return d.flush(true) }
 
 // flush is Flush, with or without what is known of objects.
 func (d *Disk) flush(objects bool) error {
+	if d.readOnly != nil {
+		return nil
+	}
 	d.flushMu.Lock()
 	defer d.flushMu.Unlock()
 	d.mu.Lock()

@@ -213,7 +213,7 @@ func (d *Disk) openChecked(key, path string) (trailed, error) {
 	}
 	d.mu.Lock()
 	mt := t.fi.ModTime().UnixNano()
-	doubtful := d.readOnly == nil && !d.objs[key].sound && mt >= d.state.since && mt <= d.state.until
+	doubtful := !d.objs[key].sound && mt >= d.state.since && mt <= d.state.until
 	d.mu.Unlock()
 	if doubtful {
 		if err := sumContent(t.f, t.length, t.sum); err != nil {
