@@ -115,6 +115,16 @@ func TestMountPrefetchRefuses(t *testing.T) {
 	}
 }
 
+// TestMountPrefetchRetired: what is left of a retired image is not told as the image.
+func TestMountPrefetchRetired(t *testing.T) {
+	src := newStratum(t).Golden("neurodesk.golden.test")
+	src.Layout = "neurodesk"
+	_, config := setup{Sources: []source{src}}.prepare(t)
+	if r := neurodeskfs(t, "prefetch", "retiredtool", "--config", config); r.Status != 1 || !strings.Contains(r.Stderr, "is retired") {
+		t.Errorf("exit status %d, %s%s", r.Status, r.Stdout, r.Stderr)
+	}
+}
+
 // TestMountPrefetchLayouts: images that are single files, and links to root trees.
 func TestMountPrefetchLayouts(t *testing.T) {
 	content := pattern(7, 500_000)

@@ -70,6 +70,9 @@ func (t *Tree) Origin(ctx context.Context, app, version string) (o Origin, err e
 		if m.build() != build {
 			continue
 		}
+		if info, err := x.await(ctx, m); err == nil && info.Retired {
+			return o, fmt.Errorf("%s is retired: the repository %s no longer holds its image", m.build(), m.source)
+		}
 		return m.origin(ctx)
 	}
 	return o, fmt.Errorf("version %q of app %q: %w", version, app, notExist(version))
