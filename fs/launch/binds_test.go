@@ -41,6 +41,14 @@ var bindTable = map[string]struct {
 		h.dir("/run/user/1000")
 		h.Env = append(h.Env, "FS_LICENSE=/opt/lic/license.txt", "XAUTHORITY=/home/u/.Xauthority", "XDG_RUNTIME_DIR=/run/user/1000", "MLM_LICENSE_FILE=27000@host:/opt/none")
 	}, []string{"/opt/lic/license.txt", "/run/user/1000"}, []string{"/home/u/.Xauthority", "/opt/none"}, 0},
+	"a licence behind links": {func(h *testHost, _ *Policy) { // inside, the first place outside what is bound must be there
+		h.file("/opt/lic/1/license.txt", 0o644, "")
+		h.link("1", "/opt/lic/now")
+		h.link("/opt/lic/now", "/work/lic")
+		h.link("../../work/lic/license.txt", "/home/u/license.txt")
+		h.link("loop", "/home/u/loop")
+		h.Env = append(h.Env, "FS_LICENSE=/home/u/license.txt", "XAUTHORITY=/home/u/loop")
+	}, []string{"/opt/lic/now/license.txt"}, []string{"/opt/lic/1/license.txt", "/home/u/loop"}, 0},
 	"SLURM's sockets": {func(h *testHost, _ *Policy) {
 		h.dir("/var/spool/slurmd")
 		h.dir("/run/munge")

@@ -155,6 +155,25 @@ func (h *Host) bindLists() []string {
 	return slices.DeleteFunc(slices.Clone(bindVariables), func(name string) bool { return strings.HasSuffix(name, "_BIND") })
 }
 
+// throughLink is a clean absolute path with the first link on it replaced by what that leads to; "" where there is none.
+func (h *Host) throughLink(name string) string {
+	for end := 1; end < len(name); {
+		if n := strings.IndexByte(name[end:], '/'); n < 0 {
+			end = len(name)
+		} else {
+			end += n
+		}
+		if target, err := h.Readlink(name[:end]); err == nil {
+			if !path.IsAbs(target) {
+				target = path.Join(path.Dir(name[:end]), target)
+			}
+			return path.Join(target, name[end:])
+		}
+		end++
+	}
+	return ""
+}
+
 // lookPath finds a program in PATH, or, for a caller without one (`env -i`), where systems have programs. Relative entries
 // of PATH and the mount's own directories are passed over: neither may decide which runtime starts.
 func (h *Host) lookPath(name, mountpoint string) string {

@@ -279,6 +279,22 @@ func (p *planner) jobSockets() {
 	p.optional("/run/munge", "")
 }
 
+// linked is the first place, on the way that links lead from name, which the tool does not see: ~/license.txt shows
+// inside, but not /opt, where it leads. What is under an automounter is not looked at: it could wait for a server.
+func (p *planner) linked(name string) string {
+	for range maxLinks {
+		if !p.b.covered(name) || p.b.underAutofs(name) {
+			break
+		}
+		next := p.host.throughLink(name)
+		if next == "" {
+			break
+		}
+		name = next
+	}
+	return name
+}
+
 // variables binds the files and directories that variables name, where no other bind shows them.
 func (p *planner) variables() {
 	for _, v := range p.job.Env {
@@ -293,6 +309,9 @@ func (p *planner) variables() {
 		for _, name := range strings.Split(v.Value, ":") {
 			clean := path.Clean(name) // TMPDIR=/scratch/job/; what `..` leads to is the kernel's to say
 			if path.IsAbs(name) && clean != "/" && !slices.Contains(strings.Split(name, "/"), "..") {
+				if opts == "ro" { // a file
+					clean = p.linked(clean)
+				}
 				p.optional(clean, opts)
 			}
 		}
