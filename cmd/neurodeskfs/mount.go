@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -199,12 +200,19 @@ func (f *mountFlags) spawn(cfg *config.Config, mountpoint string) error {
 		args = append(args, "--no-standby")
 	}
 	args = append(args, "--stuck-after="+f.stuckAfter.String())
-	return startDaemon(cfg.Cache.Dir, append(args, "--", mountpoint))
+	stop := make(chan os.Signal, 1)
+	defer signal.Stop(stop)
+	for _, sig := range []os.Signal{unix.SIGINT, unix.SIGTERM} {
+		if !signal.Ignored(sig) {
+			signal.Notify(stop, sig)
+		}
+	}
+	return startDaemon(cfg.Cache.Dir, append(args, "--", mountpoint), stop)
 }
 
 // startDaemon runs this program in the background, and waits until it says that
-// it is ready.
-func startDaemon(cacheDir string, args []string) error {
+// it is ready, or ends it when stop says so.
+func startDaemon(cacheDir string, args []string, stop <-chan os.Signal) error {
 	if err := closeOnExec(); err != nil {
 		return err
 	}
@@ -236,7 +244,16 @@ func startDaemon(cacheDir string, args []string) error {
 		return err
 	}
 	w.Close()
-	return awaitReady(r, daemon, log.Name())
+	ready := make(chan error, 1)
+	go func() { ready <- awaitReady(r, daemon, log.Name()) }()
+	select {
+	case err := <-ready:
+		return err
+	case <-stop:
+		_ = daemon.Process.Signal(unix.SIGTERM) // it has ended, at the worst
+		<-ready
+		return failf(exitFailure, "interrupted: the mount that was begun is given up")
+	}
 }
 
 // awaitReady reads what the daemon says: "ready", or a status and a reason.

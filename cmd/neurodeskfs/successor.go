@@ -66,7 +66,7 @@ func (f *mountFlags) follow(ctx context.Context, s Status, cfg *config.Config) e
 		f.cache = s.Cache.Dir
 		return f.goOn(ctx, s.Mountpoint, nil, nil)
 	}
-	err := startDaemon(s.Cache.Dir, []string{"supervise", "--ready-fd=3", "--cache=" + s.Cache.Dir, "--", s.Mountpoint})
+	err := startDaemon(s.Cache.Dir, []string{"supervise", "--ready-fd=3", "--cache=" + s.Cache.Dir, "--", s.Mountpoint}, nil)
 	for until := time.Now().Add(fasterWithin); err != nil && time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
 		if now := statusOf(s.Mountpoint); now.PID > 0 && !now.supervisorGone() {
 			return nil
