@@ -6,20 +6,16 @@ import (
 )
 
 // exposed turns a line of commands.txt into a command: its name and, where the
-// line is an absolute path, that path. ok is false for what cannot be a file name.
+// line is an absolute path, that path. ok is false for what cannot be a file name,
+// and for what a terminal would obey.
 func exposed(line string) (name, abs string, ok bool) {
 	line = strings.TrimSpace(line)
 	if strings.HasPrefix(line, "/") {
 		abs = path.Clean(line)
 		line = path.Base(abs)
 	}
-	if line == "" || line == "." || line == ".." || len(line) > 255 || strings.ContainsAny(line, "/\x00\n\r\t") {
+	if line == "" || len(line) > 255 || strings.Contains(line, "/") || !nameable(line) {
 		return "", "", false
-	}
-	for i := range len(line) {
-		if line[i] < ' ' || line[i] == 0x7f {
-			return "", "", false
-		}
 	}
 	return line, abs, true
 }

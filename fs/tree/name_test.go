@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/neurodesk/neurodeskfs/fs/launch"
 )
@@ -33,6 +34,8 @@ func TestExposed(t *testing.T) {
 		{"a\x00b", "", ""},
 		{"a\x1bb", "", ""},
 		{"a\x7fb", "", ""},
+		{"a\u009b2J", "", ""},  // CSI, as one character
+		{"a\u202egnp", "", ""}, // turns the writing direction
 		{"/opt/a\rb", "", ""},
 		{strings.Repeat("x", 256), "", ""},
 	} {
@@ -100,4 +103,28 @@ func TestIdentifier(t *testing.T) {
 			t.Errorf("%q is taken", bad)
 		}
 	}
+}
+
+// FuzzTexts: whatever a commands.txt and an env.txt hold, the names in the tree are
+// names, and a shell that reads env on the host sets variables and does nothing else.
+func FuzzTexts(f *testing.F) {
+	f.Add("bet\n/opt/b/run\n..\nx/y\r\n\x1b[2J")
+	f.Add("DEPLOY_ENV_X=BASEPATH/it's\nDEPLOY_ENV_A;reboot=1\nDEPLOY_ENV_LD_PRELOAD=BASEPATH/x.so\nDEPLOY_ENV_Q=$(reboot)`x`\r\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		seen := map[string]bool{}
+		for _, c := range ParseCommands(text) {
+			if c.Name == "" || c.Name == "." || c.Name == ".." || seen[c.Name] || strings.ContainsFunc(c.Name, func(r rune) bool { return r == '/' || !unicode.IsPrint(r) }) {
+				t.Errorf("the command %q", c.Name)
+			}
+			if c.Path != "" && !strings.HasPrefix(c.Path, "/") {
+				t.Errorf("%q is at %q", c.Name, c.Path)
+			}
+			seen[c.Name] = true
+		}
+		for _, v := range variables([]byte(text), "/m/rootfs") {
+			if !identifier(v.name) || steersHost(v.name) || strings.ContainsFunc(v.value, unicode.IsControl) {
+				t.Errorf("the variable %q is %q", v.name, v.value)
+			}
+		}
+	})
 }
