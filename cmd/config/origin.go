@@ -122,8 +122,13 @@ func (e *explanation) table(table reflect.Value, name string, source int, given 
 		v := Value{Table: name, Source: source, Key: field.Tag.Get("toml"), Origin: FromDefault}
 		plain := true
 		switch value := table.FieldByIndex(field.Index).Interface().(type) {
-		case string, uint64, int64, int, bool, map[string]string:
+		case string, uint64, int64, int, bool:
 			v.Value = value
+		case map[string]string:
+			v.Value = map[string]string{}
+			if value != nil {
+				v.Value = value
+			}
 		case []string:
 			v.Value = append([]string{}, value...)
 		case List:

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -117,6 +118,23 @@ func TestSizesAndTimesAreWrittenAsTheyAreRead(t *testing.T) {
 		var r Refresh
 		if err := r.UnmarshalText([]byte(text)); err != nil || r.String() != text {
 			t.Errorf("%q is written %q, %v", text, r, err)
+		}
+	}
+}
+
+// TestExplainedValuesAreNeverNull: an empty table is one in JSON as well.
+func TestExplainedValuesAreNeverNull(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(file, []byte("[app.fsl]\ngpu = \"on\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, list, err := Explain(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range list {
+		if b, err := json.Marshal(v.Value); err != nil || string(b) == "null" {
+			t.Errorf("%s.%s: %s, %v", v.Table, v.Key, b, err)
 		}
 	}
 }
