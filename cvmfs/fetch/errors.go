@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -75,15 +76,30 @@ type failedEverywhere struct {
 	content error // the last ErrContent error, or nil
 }
 
+// namedAlike is how many tries that ended alike are named; ten servers without a
+// network would fill the terminal.
+const namedAlike = 2
+
 func (e *failedEverywhere) Error() string {
 	var b strings.Builder
 	b.WriteString("fetch " + e.what + ": " + e.class.Error())
-	for i, t := range e.tried {
-		sep := "; "
-		if i == 0 {
-			sep = ": "
+	sep := ": "
+	var ends []string // of reasons, in the order of the tries
+	count := map[string]int{}
+	for _, t := range e.tried {
+		end := t.reason[strings.LastIndex(t.reason, ": ")+1:]
+		if count[end]++; count[end] == 1 {
+			ends = append(ends, end)
 		}
-		b.WriteString(sep + place(t.host, t.proxy) + ": " + t.reason)
+		if count[end] <= namedAlike {
+			b.WriteString(sep + place(t.host, t.proxy) + ": " + t.reason)
+			sep = "; "
+		}
+	}
+	for _, end := range ends {
+		if more := count[end] - namedAlike; more > 0 {
+			fmt.Fprintf(&b, "%s%d more: %s", sep, more, strings.TrimSpace(end))
+		}
 	}
 	return b.String()
 }

@@ -132,7 +132,7 @@ func TestAllProxiesRefuse(t *testing.T) {
 	cfg.Proxies = refused(t) + "|" + refused(t) + ";" + refused(t)
 	c := client(t, cfg)
 	err := c.Get(t.Context(), want("x"))
-	if !errors.Is(err, ErrOffline) || strings.Count(err.Error(), " by proxy ") != 6 {
+	if !errors.Is(err, ErrOffline) || strings.Count(err.Error(), " by proxy ") != 2 || !strings.HasSuffix(err.Error(), "; 4 more: connection refused") {
 		t.Error(err)
 	}
 	if st := c.Stats(); st.Requests != 12 || st.Failovers != 5 || s.count() != 0 {
