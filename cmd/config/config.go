@@ -152,7 +152,7 @@ func Load(file string) (*Config, error) {
 	if file == "" {
 		return finish(&Config{Sources: []Source{{}}})
 	}
-	text, err := os.ReadFile(file)
+	text, err := read(file)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}

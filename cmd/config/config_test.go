@@ -229,3 +229,10 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// TestAFileWithoutAnEndIsNoConfiguration, nor is it read into memory.
+func TestAFileWithoutAnEndIsNoConfiguration(t *testing.T) {
+	if _, err := Load("/dev/zero"); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "/dev/zero has more than 16 MiB") {
+		t.Error(err)
+	}
+}
