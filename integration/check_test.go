@@ -86,7 +86,7 @@ func checkText(t *testing.T, m *mounted) {
 	if r := neurodeskfs(t, "check", "--mount", m.Dir, "retiredtool"); r.Status != 1 || !strings.Contains(r.Stderr, "was retired") {
 		t.Errorf("a retired image: %+v", r)
 	}
-	if r := neurodeskfs(t, "check", "--mount", m.Dir, "nosuchapp"); r.Status != 2 || !strings.Contains(r.Stderr, "neurodeskfs list") {
+	if r := neurodeskfs(t, "check", "--mount", m.Dir, "nosuchapp"); r.Status != 2 || !strings.Contains(r.Stderr, "neurodeskfs search") {
 		t.Errorf("no such app: %+v", r)
 	}
 }
@@ -135,8 +135,9 @@ func TestMountlessCheckOfBuiltImages(t *testing.T) {
 	if r := neurodeskfs(t, "check", sif); r.Status != 1 || strings.Contains(r.Stdout+r.Stderr, "\x1b") {
 		t.Errorf("control characters: %+v", r)
 	}
+	t.Setenv("NEURODESK_MOUNT", dir) // where none is: there is nothing to compare with
 	for name, status := range map[string]int{filepath.Join(dir, "commands.txt"): 1, shortDir(t): 2, filepath.Join(dir, "none.sif"): 2} {
-		if r := neurodeskfs(t, "check", "--mount", dir, name); r.Status != status || strings.Count(r.Stderr, "\n") != 1 {
+		if r := neurodeskfs(t, "check", name); r.Status != status || strings.Count(r.Stderr, "\n") != 1 {
 			t.Errorf("%s: %+v, want status %d", name, r, status)
 		}
 	}

@@ -344,7 +344,7 @@ func TestSearchAndInfo(t *testing.T) {
 	}) {
 		t.Errorf("info %s is not about the default: %+v", image.App, got)
 	}
-	if r := wantRun(t, 1, "info", place, "nothing"); !strings.Contains(r.Stderr, "neurodeskfs list") {
+	if r := wantRun(t, 1, "info", place, "nothing"); !strings.Contains(r.Stderr, "neurodeskfs search") {
 		t.Errorf("%q", r.Stderr)
 	}
 }
