@@ -131,6 +131,14 @@ func (s *soak) client(role string) {
 		s.t.Fatal(err)
 	}
 	s.clients = append(s.clients, c)
+	s.t.Cleanup(func() { // after a failure it would go on, and hold the mount
+		_ = c.cmd.Process.Kill()
+		select {
+		case <-c.done:
+		case <-time.After(commandPatience):
+			s.t.Errorf("%q does not die", c.cmd.Args)
+		}
+	})
 	go func() {
 		defer close(c.done)
 		c.rounds, c.errs = soakReport(out, c.begun)

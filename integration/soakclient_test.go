@@ -142,6 +142,10 @@ func (o *soakOrders) launch() error {
 	return nil
 }
 
+// maxSoakErrors is how many errors of a client are kept: where a mount is gone, each
+// round is one.
+const maxSoakErrors = 1000
+
 // soakReport reads what one client says, and closes begun when it has begun.
 func soakReport(r io.Reader, begun chan<- struct{}) (rounds int, errs []string) {
 	for lines := bufio.NewScanner(r); lines.Scan(); {
@@ -149,7 +153,9 @@ func soakReport(r io.Reader, begun chan<- struct{}) (rounds int, errs []string) 
 			close(begun)
 		}
 		if text, ok := strings.CutPrefix(lines.Text(), "error "); ok {
-			errs = append(errs, text)
+			if len(errs) < maxSoakErrors {
+				errs = append(errs, text)
+			}
 			continue
 		}
 		fmt.Sscanf(lines.Text(), "rounds %d", &rounds)
